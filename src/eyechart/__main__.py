@@ -1,0 +1,5 @@
+"""`python -m eyechart`."""
+
+from eyechart.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Records, errors, config, run store, images, geometry and statistics; no torch but in `devices`."""
