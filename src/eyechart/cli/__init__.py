@@ -1,1 +1,59 @@
-"""."""
+"""Arguments in, records out; the only place that prints. Importing it costs no torch."""
+
+import os
+import sys
+
+import typer
+
+from eyechart import __version__
+from eyechart.cli import doctor, exam, lists, report
+from eyechart.cli.console import fail
+from eyechart.core.errors import UserError
+
+app = typer.Typer(
+    name="eyechart",
+    help="An eye exam for vision-language models: find what they cannot see, score it, locate it, fix it.\n\n"
+    "Start with: eyechart exam",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.command("exam")(exam.run_exam)
+app.command("report")(report.render_again)
+app.add_typer(lists.app, name="list")
+app.command("doctor")(doctor.check_machine)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 -- typer calls it with the flag's value
+    if value:
+        print(f"eyechart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Common entry of all commands."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line: 0 done, 1 a bug (with its traceback), 2 something the person can mend, 130 interrupted."""
+    try:
+        code = app(args=args, prog_name="eyechart", standalone_mode=False)
+    except UserError as error:
+        sys.exit(fail(str(error), code=2))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(fail("interrupted; the same command continues where this one stopped", code=130))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        shown = getattr(error, "show", None)  # click's own usage errors know how to print themselves
+        if shown is None:
+            raise
+        shown()
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code or 0)

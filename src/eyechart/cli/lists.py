@@ -1,0 +1,55 @@
+"""`eyechart list`: the models, benchmarks and recipes there are."""
+
+from typing import Annotated, Any
+
+import typer
+
+from eyechart.cli.console import emit
+
+app = typer.Typer(help="What there is: models, benchmarks, recipes.", no_args_is_help=True, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the list as JSON.")]
+
+
+@app.command("models")
+def list_models(*, json: Json = False) -> None:
+    """The ways to name a model, the bundled ones, and those in the local Hugging Face cache.
+
+    Example:  eyechart list models --json
+    """
+    from eyechart import zoo
+    from eyechart.models.sources import NAMING, cached_models
+
+    found = {"naming": dict(NAMING), "zoo": [f"zoo:{name}" for name in zoo.names()], "cached": cached_models()}
+    _show(found, json=json, empty={"zoo": "no bundled models in this version", "cached": "none on this machine"})
+
+
+@app.command("benchmarks")
+def list_benchmarks(*, json: Json = False) -> None:
+    """The benchmark layouts that can be read, and what an exam without one is held on.
+
+    Example:  eyechart list benchmarks
+    """
+    from eyechart.score import LAYOUTS
+
+    _show({"layouts": dict(LAYOUTS)}, json=json, empty={})
+
+
+@app.command("recipes")
+def list_recipes(*, json: Json = False) -> None:
+    """The trainings and studies that `eyechart train` and `eyechart study` can run.
+
+    Example:  eyechart list recipes
+    """
+    _show({"recipes": []}, json=json, empty={"recipes": "no recipes in this version"})
+
+
+def _show(found: dict[str, Any], *, json: bool, empty: dict[str, str]) -> None:
+    if json:
+        emit(found)
+        return
+    for title, rows in found.items():
+        print(f"{title}:")
+        lines = [f"{name}  {text}" for name, text in rows.items()] if isinstance(rows, dict) else rows
+        for line in lines or [empty[title]]:
+            print(f"  {line}")

@@ -1,0 +1,85 @@
+"""A folder of embeddings: append-only safetensors shards, one row an image, found by content hash.
+
+What a row depends on besides the image (encoder, revision, pooling, preprocessing, dtype) is the store's key; a folder
+written under one key refuses another. Rows are float32. Shards appear by an atomic rename, so a killed run loses at most
+the shard in flight.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from eyechart.core.errors import UserError
+
+
+class EmbeddingStore:
+    """Rows of one encoder under one setting, keyed by image content hash (sha256 of the file's bytes)."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+        self._rows: dict[str, tuple[Path, int]] = {}
+        self._shards = sorted(folder.glob("shard-*.safetensors"))
+        for shard in self._shards:
+            self._read_index(shard)
+
+    def _read_index(self, shard: Path) -> None:
+        try:
+            with safe_open(shard, framework="numpy") as file:
+                meta = file.metadata() or {}
+        except SafetensorError as error:
+            raise UserError(f"{shard} is no readable safetensors file ({error}); delete it to compute it again") from None
+        if meta.get("key") != self.key:
+            raise UserError(
+                f"{shard} holds embeddings of {meta.get('key')!r}, expected {self.key!r}; use another folder or --fresh"
+            )
+        for row, name in enumerate(json.loads(meta["images"])):
+            self._rows.setdefault(name, (shard, row))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def missing(self, images: Iterable[str]) -> list[str]:
+        """The hashes not stored yet, each once, in the order given."""
+        return [name for name in dict.fromkeys(images) if name not in self._rows]
+
+    def add(self, images: Sequence[str], rows: Float[np.ndarray, "image dim"]) -> None:
+        """Write one shard. Rows that are not finite are refused, by image."""
+        bad = [name for name, row in zip(images, rows, strict=True) if not np.isfinite(row).all()]
+        if bad:
+            raise UserError(f"the encoder gave NaN or infinity for {len(bad)} image(s): {', '.join(bad[:5])}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shard = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        part = shard.with_suffix(".part")
+        meta = {"key": self.key, "images": json.dumps(list(images))}
+        save_file({"rows": np.ascontiguousarray(rows, dtype=np.float32)}, part, metadata=meta)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(shard)
+        self._shards.append(shard)
+        for row, name in enumerate(images):
+            self._rows.setdefault(name, (shard, row))
+
+    def rows(self, images: Sequence[str]) -> Float[np.ndarray, "image dim"]:
+        """The rows of these images, in their order.
+
+        Raises:
+            KeyError: an image was never added.
+        """
+        absent = self.missing(images)
+        if absent:
+            raise KeyError(f"no embedding stored for {absent[0]} (and {len(absent) - 1} more) in {self.folder}")
+        shards = {shard: self._load(shard) for shard in {self._rows[name][0] for name in images}}
+        picked = [shards[self._rows[name][0]][self._rows[name][1]] for name in images]
+        return np.stack(picked) if picked else np.zeros((0, 0), dtype=np.float32)
+
+    @staticmethod
+    def _load(shard: Path) -> Float[np.ndarray, "image dim"]:
+        with safe_open(shard, framework="numpy") as file:
+            return np.asarray(file.get_tensor("rows"))

@@ -1,0 +1,333 @@
+"""The run folder: one folder a command writes, which the same command continues and another may not touch.
+
+It holds `config.yaml` (every option in force), `manifest.json` (where the run comes from), tables as Parquet,
+records as JSONL and whatever results there are. Each file is written whole or not at all, each record is on
+the disk before the next one is asked for. While it is open the folder is locked against other processes.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import yaml
+
+from . import files
+from .errors import UserError
+from .files import JsonLines
+from .manifest import now, provenance, surroundings
+from .records import Quarantined
+
+log = logging.getLogger(__name__)
+
+CONFIG, MANIFEST, QUARANTINE = "config.yaml", "manifest.json", "quarantine.parquet"
+
+LOCK = ".eyechart.lock"
+"""There while a process has the folder open, and after it was killed."""
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""`quarantine.parquet`: what was left out, a word of `core.images.REASONS` (or `bad_row`), and a sentence."""
+
+
+class RunFolder:
+    """One run's folder, open and locked. Made by `RunFolder.open`; a context manager that lets go at the end."""
+
+    def __init__(self, path: Path, lock: "_Lock", manifest: dict[str, Any]) -> None:
+        self.path = path
+        self._lock = lock
+        self._manifest = manifest
+        self._lines: dict[str, JsonLines] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        config: Mapping[str, Any],
+        command: Sequence[str],
+        fresh: bool = False,
+        given: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Start a run in `path`, or continue the one there.
+
+        Args:
+            path: the folder; made when absent.
+            config: every option in force, of what JSON can hold; decides whether this is the same run.
+            command: the words of the command line, for the manifest.
+            fresh: start over: remove what the run store made here before, nothing else.
+            given: only the options somebody set, for the manifest.
+
+        Raises:
+            UserError: the folder holds something else, a run with another config, or is in use.
+            TypeError: `config` holds what JSON cannot.
+        """
+        folder, config = Path(path), json.loads(json.dumps(config, allow_nan=False))
+        _check_is_ours(folder)
+        lock = _Lock(folder)
+        try:
+            files.remove_unfinished(folder)
+            manifest = _read_manifest(folder)
+            if fresh and manifest:
+                _clear(folder, manifest)
+                manifest = {}
+            run = cls(folder, lock, manifest)
+            if manifest:
+                _check_same(folder, config)
+                run._resume()
+            else:
+                run._begin(config, command, dict(given or {}))
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """A copy of what `manifest.json` says."""
+        return json.loads(json.dumps(self._manifest))  # type: ignore[no-any-return]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self._manifest["finished"] is not None
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Set fields of the manifest and write it; they are of what JSON can hold."""
+        changed = self._manifest | fields
+        files.write_json(self.path / MANIFEST, changed)
+        self._manifest = changed
+
+    def finish(self) -> None:
+        """Mark the run as finished; reopened, it stays as it is."""
+        self.update_manifest(finished=now())
+
+    def jsonl(self, name: str, *, key: str | tuple[str, ...]) -> JsonLines:
+        """The append-only file `name`, with the records there already; asked for again, it is the same object."""
+        if name not in self._lines:
+            self._lines[name] = JsonLines(self._ours(name), key=key)
+        elif self._lines[name].key != key:
+            raise ValueError(f"{name} is open with key {self._lines[name].key!r}, not {key!r}")
+        return self._lines[name]
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file such as `thumbs/<sha256>.jpg`, atomically."""
+        files.write_bytes(self._ours(name), data)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file in UTF-8, atomically."""
+        files.write_bytes(self._ours(name), text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write indented JSON, atomically; NaN and infinities raise ValueError."""
+        files.write_json(self._ours(name), value)
+
+    def write_yaml(self, name: str, value: Any) -> None:
+        """Write YAML, keys in their order, atomically."""
+        files.write_bytes(self._ours(name), _yaml(value))
+
+    def write_table(self, name: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+        """Write Parquet with exactly the columns of `schema`, atomically; same rows, same bytes."""
+        files.write_table(self._ours(name), rows, schema)
+
+    def write_quarantine(self, rows: Iterable[Quarantined]) -> None:
+        """Write `quarantine.parquet`; an empty one says that nothing was left out."""
+        plain = [{"path": row.path, "reason": row.reason, "detail": row.detail} for row in rows]
+        self.write_table(QUARANTINE, plain, QUARANTINE_SCHEMA)
+
+    def close(self) -> None:
+        """Close all files and let other processes in."""
+        for lines in self._lines.values():
+            lines.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ours(self, name: str) -> Path:
+        """The path of a file of this run; the manifest lists it first, and `--fresh` removes what is listed."""
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or parts.name in ("", MANIFEST) or parts.name[0] == ".":
+            raise ValueError(f"{name!r} is no name for a file of a run folder")
+        entry = name if len(parts.parts) == 1 else f"{parts.parent}/*{parts.suffix}"
+        if entry not in self._manifest["files"]:
+            self.update_manifest(files=[*self._manifest["files"], entry])
+        return self.path / name
+
+    def _begin(self, config: Any, command: Sequence[str], given: dict[str, Any]) -> None:
+        """The config before the manifest: where there is a manifest, the run can be continued."""
+        files.write_bytes(self.path / CONFIG, _yaml(config))
+        self.update_manifest(**provenance(command), given=given, files=[CONFIG])
+
+    def _resume(self) -> None:
+        """Note a start that continues an unfinished run, and what has changed around it since the first."""
+        if self.finished:
+            return
+        here = surroundings()
+        changed = differences({name: self._manifest.get(name) for name in here}, here)
+        if changed:
+            log.warning("%s goes on under other versions: %s", self.path, "; ".join(changed))
+        again = {"at": now(), "changed": changed}
+        resumed = [*self._manifest.get("resumed", []), again]
+        self.update_manifest(resumes=len(resumed), resumed=resumed)
+
+
+def read_quarantine(path: str | os.PathLike[str]) -> list[Quarantined]:
+    """The rows of a `quarantine.parquet`.
+
+    Raises:
+        UserError: it is missing or no such table.
+    """
+    try:
+        return [Quarantined(**row) for row in files.read_table(Path(path))]
+    except TypeError as error:
+        raise UserError(f"{path} is not a quarantine table ({error})") from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each option that differs, as `model.dtype: float32 → bfloat16`."""
+    before, after = _flat(old), _flat(new)
+    keys = [*before, *(key for key in after if key not in before)]
+    say = "(not set)"
+    return [
+        f"{key}: {before.get(key, say)} → {after.get(key, say)}"
+        for key in keys
+        if before.get(key) != after.get(key) or (key in before) != (key in after)
+    ]
+
+
+def _flat(config: Any, name: str = "") -> dict[str, str]:
+    """Dotted names to values as JSON."""
+    if isinstance(config, Mapping) and (config or not name):
+        flat: dict[str, str] = {}
+        for key, value in config.items():
+            flat |= _flat(value, f"{name}.{key}" if name else str(key))
+        return flat
+    return {name: json.dumps(config, ensure_ascii=False)}
+
+
+def _check_is_ours(folder: Path) -> None:
+    """A folder is new, empty, or a run folder; anything else is left alone."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; --out names a folder")
+    inside = [one.name for one in folder.iterdir()]
+    if inside and LOCK not in inside and not _read_manifest(folder):
+        raise UserError(
+            f"{folder} is not empty and not a run folder (it holds {sorted(inside)[0]!r}); choose another --out"
+        )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of the run in `folder`; empty where there is none yet."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); choose another --out") from None
+    if not isinstance(manifest, dict) or "eyechart" not in manifest:
+        raise UserError(f"{path} is not the manifest of an eyechart run; choose another --out")
+    return manifest
+
+
+def _check_same(folder: Path, config: Mapping[str, Any]) -> None:
+    try:
+        old = yaml.safe_load((folder / CONFIG).read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{folder / CONFIG} cannot be read ({error}); use --fresh or another --out") from None
+    changed = differences(old, config)
+    if changed:
+        listed = "\n  ".join(changed)
+        raise UserError(
+            f"{folder} holds a run with another config:\n  {listed}\nStart it over with --fresh, or choose another --out."
+        )
+
+
+def _clear(folder: Path, manifest: dict[str, Any]) -> None:
+    """Remove the files that `manifest` lists, the manifest last; what else lies in the folder stays."""
+    files.write_json(folder / MANIFEST, manifest | {"finished": None})
+    for entry in manifest.get("files", []):
+        inner, pattern = (folder / entry).parent, (folder / entry).name
+        if pattern.startswith("*"):
+            made = [path for path in inner.glob("*") if path.is_file() and path.suffix == pattern[1:]]
+        else:
+            made = [inner / pattern]
+        for path in made:
+            path.unlink(missing_ok=True)
+        if inner != folder and inner.is_dir() and not any(inner.iterdir()):
+            inner.rmdir()
+    (folder / MANIFEST).unlink()
+
+
+def _yaml(value: Any) -> bytes:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode()
+
+
+class _Lock:
+    """An exclusive lock on a folder, by `flock` on a file in it; the system lets go when the process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOCK
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = self._take()
+            while not self._still_there():  # its last holder removed it between our open and our lock
+                os.close(self._handle)
+                self._handle = self._take()
+        except OSError as error:
+            raise UserError(
+                f"nothing can be written in {folder} ({error.strerror}); choose another --out"
+            ) from None
+        os.ftruncate(self._handle, 0)
+        os.write(self._handle, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Remove the lock file while it is still ours, then let go; a second call does nothing."""
+        if self._handle >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = -1
+
+    def _take(self) -> int:
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 100).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise UserError(
+                f"{self._path.parent} is in use by another process (pid {holder}); "
+                "wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            log.warning(
+                "%s: this file system has no locks; let only one process write here", self._path.parent
+            )
+        return handle
+
+    def _still_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,59 @@
+"""Every example in the README and the docs runs: shell lines that start with `eyechart`, and Python blocks."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from eyechart.cli import main
+from eyechart.world import draw_pictures
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.M | re.S)
+
+
+def examples(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for kind, text in BLOCK.findall(page.read_text("utf8")):
+            if kind == language == "python":
+                found.append((page.name, text))
+            elif kind == language:
+                found += [(page.name, line) for line in text.splitlines() if line.startswith("eyechart ")]
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, checkpoint_dir):
+    """A folder with what the docs speak of: a model, a reference encoder and a benchmark."""
+    (tmp_path / "my-llava").symlink_to(checkpoint_dir("llava"))
+    (tmp_path / "my-dinov2").symlink_to(checkpoint_dir("dinov2"))
+    draw_pictures(tmp_path / "my-benchmark", pairs=9, seed=0)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_docs_hold_examples():
+    assert len(examples("sh")) >= 5
+    assert examples("python")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "line"), examples("sh"))
+def test_shell_example(page, line, workplace):
+    for command in line.split("&&"):
+        with pytest.raises(SystemExit) as done:
+            main(shlex.split(command, comments=True)[1:])
+        assert done.value.code == 0, f"{page}: {line}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "code"), examples("python"))
+def test_python_example(page, code, workplace):
+    exec(compile(code, page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
