@@ -4,7 +4,8 @@ from typing import Any
 
 import transformers as tf
 
-from eyechart.models.untrained import draw_weights, seeded
+from eyechart.core.devices import seeded
+from eyechart.models.untrained import draw_weights
 
 Made = tuple[Any, Any]
 """A model and the processor that goes with it."""

@@ -73,11 +73,17 @@ def test_exact_coverage_by_enumerating_the_binomial(n, lowest):
     assert coverage[(rates > 0.1) & (rates < 0.9)].min() > 0.91
 
 
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.999))
+@given(
+    st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.999)
+)
 @settings(max_examples=60, deadline=None)
 def test_order_mirror_and_width(counts, level):
     hits, n = counts
-    rate, mirror, wider = wilson(hits, n, level=level), wilson(n - hits, n, level=level), wilson(hits, n, level=0.9999)
+    rate, mirror, wider = (
+        wilson(hits, n, level=level),
+        wilson(n - hits, n, level=level),
+        wilson(hits, n, level=0.9999),
+    )
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
     assert rate.low == pytest.approx(1 - mirror.high, abs=1e-12)
     assert wider.low <= rate.low
@@ -123,7 +129,9 @@ def percentile_by_hand(sample, value):
 def test_percentiles_against_counting_and_scipy(sample, values):
     found = percentile_of(sample, values)
     assert found.tolist() == pytest.approx([percentile_by_hand(sample, value) for value in values])
-    assert found.tolist() == pytest.approx([stats.percentileofscore(sample, value, kind="mean") for value in values])
+    assert found.tolist() == pytest.approx(
+        [stats.percentileofscore(sample, value, kind="mean") for value in values]
+    )
 
 
 def test_percentiles_in_plain_cases():

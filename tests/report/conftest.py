@@ -14,14 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eyechart.core.stats import cluster_rate, wilson
+from eyechart.core.stats import wilson
 
 PATTERNS = ("orientation", "quantity", "color")
 
 PAIR_COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("pair_id", "pattern", "item_a", "item_b", "image_a", "image_b")),
-        *((f"{kind}_{who}", pa.float64()) for who in ("model", "reference") for kind in ("similarity", "percentile")),
+        *(
+            (f"{kind}_{who}", pa.float64())
+            for who in ("model", "reference")
+            for kind in ("similarity", "percentile")
+        ),
         *((name, pa.bool_()) for name in ("suspect", "right_a", "right_b", "pair_right")),
     ]
 )
@@ -46,7 +50,6 @@ class Folder:
     def score(self) -> "Folder":
         """Set every number of the results to what pairs and samples say."""
         pairs, samples = self.pairs, self.samples
-        where = [sample["doc"]["pair_id"] for sample in samples]
         right = [sample["outcome"] == "right" for sample in samples]
         unread = sum(sample["outcome"] == "unread" for sample in samples)
         read = [sample["filtered_resps"][0] for sample in samples if sample["filtered_resps"][0]]
@@ -54,7 +57,7 @@ class Folder:
         overall = wilson(sum(pair["pair_right"] for pair in pairs), len(pairs))
         self.block["score"] = {
             "pairs": overall.to_dict(),
-            "images": cluster_rate(right, where, resamples=200, seed=0).to_dict(),
+            "images": wilson(sum(right), len(right)).to_dict(),
             "unread": wilson(unread, len(samples)).to_dict(),
             "chance_pairs": 0.25,
             "chance_images": 0.5,
@@ -75,9 +78,7 @@ class Folder:
         return {
             "pattern": "(none)" if name is None else name,
             "pairs": wilson(sum(pair["pair_right"] for pair in pairs), len(pairs)).to_dict(),
-            "images": cluster_rate(
-                right, [sample["doc"]["pair_id"] for sample in samples], resamples=200, seed=0
-            ).to_dict(),
+            "images": wilson(sum(right), len(right)).to_dict(),
             "unread": sum(sample["outcome"] == "unread" for sample in samples),
             "chance_pairs": 0.25,
             "suspects": sum(bool(pair["suspect"]) for pair in pairs) if self.block["reference"] else None,
@@ -137,7 +138,12 @@ _BROKEN = {"path": "photos/broken.png", "reason": "truncated", "detail": "image 
 
 
 def _sample(
-    folder: Folder, number: int, side: int, pattern: str | None, outcome: str, draw: Callable[[int, int], Image.Image]
+    folder: Folder,
+    number: int,
+    side: int,
+    pattern: str | None,
+    outcome: str,
+    draw: Callable[[int, int], Image.Image],
 ) -> dict[str, Any]:
     buffer = io.BytesIO()
     draw(number, side).save(buffer, "JPEG", quality=85)
@@ -166,7 +172,9 @@ def _sample(
     }
 
 
-def _pair(number: int, pattern: str | None, items: list[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
+def _pair(
+    number: int, pattern: str | None, items: list[dict[str, Any]], rng: random.Random
+) -> dict[str, Any]:
     model, reference = rng.uniform(0.7, 1.0), rng.uniform(0.2, 0.95)
     right = [item["outcome"] == "right" for item in items]
     return {
@@ -232,7 +240,13 @@ def _manifest() -> dict[str, Any]:
         "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
         "python": "3.11.9",
         "platform": "Linux-6.1-x86_64",
-        "model": {"id": "example/cup-vlm-1b", "sha256": "ab" * 32, "dtype": "float32", "device": "cpu", "attn": "sdpa"},
+        "model": {
+            "id": "example/cup-vlm-1b",
+            "sha256": "ab" * 32,
+            "dtype": "float32",
+            "device": "cpu",
+            "attn": "sdpa",
+        },
         "reference": {"id": "example/dino-small", "pooling": "cls"},
         "seed": 0,
         "batch_size": {"value": 8, "reason": "the largest that fitted"},

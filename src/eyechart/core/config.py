@@ -113,26 +113,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-4` is a number and a repeated key an error."""
 
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Look for repeated keys as they stand in the file, before `<<` merges others in."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name = f"{key.tag} {key.value}"
+            if name in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"{key.value!r} stands there twice", key.start_mark
+                )
+            seen.add(name)
+        return node
+
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
 )
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    made: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in made:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key!r} stands there twice", key_node.start_mark
-            )
-        made[key] = loader.construct_object(value_node, deep=True)
-    return made
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _is_config(kind: Any) -> bool:

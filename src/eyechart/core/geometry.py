@@ -26,7 +26,7 @@ Covered: TypeAlias = npt.NDArray[np.float64]
 DROPPED = -1
 """The position of a cell whose features the model throws away before its language model."""
 
-_EPSILON = 1e-9
+_EPSILON = 1e-6
 """Shares closer to the threshold than this are rounding, not area."""
 
 
@@ -52,7 +52,10 @@ class Tile:
     """One pixel canvas, the part of the image it shows, and the grid of units that it was cut into."""
 
     box: Box
-    """What the canvas shows of the original image."""
+    """The rectangle that the whole canvas stands for, padding included."""
+
+    shown: Box
+    """The part of `box` that holds image; the rest of the canvas is padding."""
 
     canvas: tuple[int, int]
     """Height and width of the canvas in its own pixels."""
@@ -76,8 +79,8 @@ class Tile:
             raise ValueError(
                 f"{rows} x {columns} cells of {self.cell} pixels do not fit a canvas of {self.canvas}"
             )
-        if self.box.right <= self.box.left or self.box.bottom <= self.box.top:
-            raise ValueError(f"a tile must show some of the image, got {self.box}")
+        if self.shown.right <= self.shown.left or self.shown.bottom <= self.shown.top:
+            raise ValueError(f"a tile must show some of the image, got {self.shown} of {self.box}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,6 +107,11 @@ class Tile:
             self.box.left + np.arange(columns + 1) * (self.cell[1] / across),
         )
 
+    def shown_edges(self) -> tuple[Float[np.ndarray, " row_edge"], Float[np.ndarray, " column_edge"]]:
+        """The same with padding cut away: a cell that holds none of the image has no height or no width."""
+        ys, xs = self.edges()
+        return ys.clip(self.shown.top, self.shown.bottom), xs.clip(self.shown.left, self.shown.right)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
@@ -124,8 +132,11 @@ class Geometry:
             raise ValueError(
                 f"an image of size {self.image_size} with {len(self.tiles)} tiles has no geometry"
             )
+        height, width = self.image_size
         for index, tile in enumerate(self.tiles):
-            grid = tile.position_grid
+            grid, shown = tile.position_grid, tile.shown
+            if min(shown.left, shown.top) < -_EPSILON or shown.right > width or shown.bottom > height:
+                raise ValueError(f"tile {index} shows {shown}, beyond an image of size {self.image_size}")
             if grid.min() < DROPPED or grid.max() >= self.length:
                 raise ValueError(
                     f"tile {index} has positions from {grid.min()} to {grid.max()}, outside -1..{self.length - 1}"
@@ -163,29 +174,29 @@ class Geometry:
 
     def point_to_cells(self, x: float, y: float) -> tuple[Cell, ...]:
         """The cells that show a point of the original image, one for each tile that shows it and keeps it."""
-        return tuple(Cell(*found) for found in self._cells_at(x, y))
-
-    def _cells_at(self, x: float, y: float) -> Iterator[tuple[int, int, int]]:
         height, width = self.image_size
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"the point ({x}, {y}) lies outside an image {width} wide and {height} high")
+        return tuple(self._cells_at(x, y))
+
+    def _cells_at(self, x: float, y: float) -> Iterator[Cell]:
         for index, tile in enumerate(self.tiles):
-            ys, xs = tile.edges()
+            ys, xs = tile.shown_edges()
             row, column = int(np.searchsorted(ys, y, "right")) - 1, int(np.searchsorted(xs, x, "right")) - 1
             rows, columns = tile.grid
             if 0 <= row < rows and 0 <= column < columns and tile.positions[row][column] != DROPPED:
-                yield index, row, column
+                yield Cell(index, row, column)
 
     def shares(self, mask: Mask) -> tuple[Float[np.ndarray, "row column"], ...]:
         """For each tile, the share of each cell's visible area which the mask covers, between 0 and 1.
 
-        The visible area of a cell is its part inside the image; a cell that lies in padding has share 0.
+        The visible area of a cell is its part that holds image; a cell that lies in padding has share 0.
 
         Raises:
             ValueError: the mask is not of the image's size.
         """
         area = _Area(self._checked(mask))
-        return tuple(area.shares(*tile.edges()) for tile in self.tiles)
+        return tuple(area.shares(*tile.shown_edges()) for tile in self.tiles)
 
     def mask_to_cells(self, mask: Mask, *, threshold: float) -> tuple[Bool[np.ndarray, "row column"], ...]:
         """For each tile, the cells of a mask: S = {i : |M and R_i| > threshold * |R_i|}, R_i the visible cell.
@@ -230,10 +241,9 @@ class Geometry:
 
     def _seen(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool]]:
         """The image cut along every cell border, and which pieces some kept cell shows."""
-        height, width = self.image_size
-        edges = [tile.edges() for tile in self.tiles]
-        ys = np.unique(np.concatenate([rows for rows, _ in edges]).clip(0, height))
-        xs = np.unique(np.concatenate([columns for _, columns in edges]).clip(0, width))
+        edges = [tile.shown_edges() for tile in self.tiles]
+        ys = np.unique(np.concatenate([rows for rows, _ in edges]))
+        xs = np.unique(np.concatenate([columns for _, columns in edges]))
         seen = np.zeros((len(ys) - 1, len(xs) - 1), dtype=np.bool)
         for tile, (rows, columns) in zip(self.tiles, edges, strict=True):
             kept = np.zeros((len(rows) + 1, len(columns) + 1), dtype=np.bool)
@@ -247,9 +257,12 @@ class Geometry:
         """The mask pushed through a tile's resize, crop and padding: the share of each canvas pixel it covers."""
         chosen = self.tiles[tile]
         height, width = chosen.canvas
-        ys = np.linspace(chosen.box.top, chosen.box.bottom, height + 1)
-        xs = np.linspace(chosen.box.left, chosen.box.right, width + 1)
-        share: Covered = _Area(self._checked(mask)).areas(ys, xs) / np.outer(np.diff(ys), np.diff(xs))
+        box, shown = chosen.box, chosen.shown
+        ys = np.linspace(box.top, box.bottom, height + 1)
+        xs = np.linspace(box.left, box.right, width + 1)
+        area = _Area(self._checked(mask))
+        covered = area.areas(ys.clip(shown.top, shown.bottom), xs.clip(shown.left, shown.right))
+        share: Covered = covered / np.outer(np.diff(ys), np.diff(xs))
         return share
 
     def _checked(self, mask: Mask) -> Mask:
@@ -283,9 +296,8 @@ class _Area:
     def shares(
         self, ys: Float[np.ndarray, " row_edge"], xs: Float[np.ndarray, " column_edge"]
     ) -> Float[np.ndarray, "row column"]:
-        """The same as a share of each cell's part inside the image; 0 where it has none."""
-        height, width = self.size
-        visible = np.outer(np.diff(ys.clip(0, height)), np.diff(xs.clip(0, width)))
+        """The same as a share of each cell; 0 where a cell has no area."""
+        visible = np.outer(np.diff(ys), np.diff(xs))
         covered = self.areas(ys, xs)
         share: Covered = np.divide(covered, visible, out=np.zeros_like(covered), where=visible > _EPSILON)
         return share.clip(0, 1)

@@ -25,8 +25,8 @@ from types import MappingProxyType
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .errors import UserError
-from .integrity import CutShort, check_whole, pillow_warnings
-from .pixels import NoColour, to_rgb, upright
+from .integrity import CutShort, check_not_filled, check_whole, pillow_warnings
+from .pixels import NoColour, fit_transparency, to_rgb, upright
 from .records import Quarantined
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
@@ -240,18 +240,25 @@ def _decode(
             size = _stored_size(image)
             if size[0] * size[1] > max_pixels:
                 raise BadImage(name, "too_large", f"{size[0]} x {size[1]} pixels; the limit is {max_pixels}")
-            check_whole(data, kind)
-            orientation = _orientation(image, notes)
+            check_whole(data, kind, image)
+            if kind == "TIFF":  # Pillow turns it while decoding, so only the note is wanted
+                _orientation(image, notes)
             image.load()
+            if kind == "JPEG":
+                check_not_filled(data, image)
+            if kind == "PNG":
+                fit_transparency(image, bits=data[24])  # IHDR's bit depth
             rgb = to_rgb(image, notes)
-            # Pillow has turned a TIFF by itself.
-            rgb = rgb if image.format == "TIFF" else upright(rgb, orientation)
+            if kind != "TIFF":
+                rgb = upright(rgb, _orientation(image, notes))
             if _has_more(image):
                 notes.append("several frames or pages; the first is taken")
     except Image.DecompressionBombError as error:
         raise BadImage(name, "too_large", _plain(error)) from None
     except UnidentifiedImageError:
-        raise BadImage(name, "damaged", f"it starts like {kind}, but its header makes no sense") from None
+        raise BadImage(
+            name, "damaged", f"it starts like {kind}, but Pillow makes no sense of its header"
+        ) from None
     except _BROKEN as error:
         cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
         raise BadImage(name, "truncated" if cut else "damaged", _plain(error)) from None
@@ -282,11 +289,11 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 def _has_more(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except _BROKEN:  # a second frame is there and broken
+    except (*_BROKEN, Image.DecompressionBombError):  # a second frame is there and broken
         return True
 
 
 def _plain(error: Exception) -> str:
     """What Pillow says, on one line and without addresses in memory, so that equal files read equal."""
     text = re.sub(r"<[^>]* at 0x[0-9a-f]+>", "the file", " ".join(str(error).split()))
-    return text or type(error).__name__
+    return text[:200] or type(error).__name__

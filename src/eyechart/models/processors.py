@@ -5,14 +5,16 @@ from typing import Any, NoReturn
 
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from eyechart.core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_LOADERS = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
+_AUTO: Any = AutoProcessor
+_AUTO_CLASSES: Any = PROCESSOR_MAPPING
+_LOADERS: dict[str, Any] = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
 
 
 class NoVideo(VideoProcessorMixin):
@@ -26,7 +28,7 @@ class NoVideo(VideoProcessorMixin):
     num_frames = 64
     fps = 1
 
-    def __call__(self, videos: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, videos: Any, **kwargs: Any) -> NoReturn:  # type: ignore[override]
         """Refuse.
 
         Raises:
@@ -70,7 +72,7 @@ def load_processor(
     """
     options: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     try:
-        return AutoProcessor.from_pretrained(name, **options)
+        return _AUTO.from_pretrained(name, **options)
     except ImportError as error:
         if is_torchvision_available() or "ideo" not in str(error):
             raise
@@ -79,9 +81,9 @@ def load_processor(
 
 def _without_video(name: str, options: dict[str, Any], error: ImportError) -> ProcessorMixin:
     config = AutoConfig.from_pretrained(name, **options)
-    if type(config) not in PROCESSOR_MAPPING:
+    if type(config) not in _AUTO_CLASSES:
         raise error
-    processor_class = images_only(PROCESSOR_MAPPING[type(config)])
+    processor_class: Any = images_only(_AUTO_CLASSES[type(config)])
     parts = []
     for part in processor_class.get_attributes():
         if part == "video_processor":

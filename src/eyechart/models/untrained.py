@@ -1,7 +1,6 @@
 """Write small models with random weights: ordinary checkpoints that have learnt nothing, for trying things out."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +18,11 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from eyechart.core.devices import seeded
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,6 +41,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 """LLaVA 1.5's chat template, without its system prompt."""
+
+_TOKENIZER: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+_PROCESSOR: Callable[..., LlavaProcessor] = LlavaProcessor
 
 _CORPUS = (
     "Is the dog facing left or right from the camera's perspective?",
@@ -79,14 +84,6 @@ def make_untrained(folder: Path) -> Untrained:
 def is_untrained(config: object) -> bool:
     """Whether a model's config says that its weights are random."""
     return bool(getattr(config, MARK, False))
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run a block on a global generator of its own, and give the caller's back untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def draw_weights(model: M, *, seed: int, gain: float = 1.0) -> M:
@@ -144,7 +141,7 @@ def tiny_tokenizer(
     tokenizer.post_processor = processors.TemplateProcessing(
         single=single, special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
+    return _TOKENIZER(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
         bos_token="<s>",
@@ -157,7 +154,7 @@ def tiny_tokenizer(
     )
 
 
-def _save(model: nn.Module, folder: Path) -> None:
+def _save(model: PreTrainedModel, folder: Path) -> None:
     setattr(model.config, MARK, True)
     model.save_pretrained(folder)
 
@@ -177,7 +174,7 @@ def _llava() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.get_vocab()["<image>"],
         image_seq_length=(SIDE // 16) ** 2,
     )
     with seeded(0):
@@ -185,7 +182,7 @@ def _llava() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     )
-    processor = LlavaProcessor(
+    processor = _PROCESSOR(
         image_processor,
         tokenizer,
         patch_size=16,

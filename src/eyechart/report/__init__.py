@@ -1,5 +1,6 @@
 """A run folder becomes one self-contained, offline HTML page; this room reads files and computes nothing."""
 
 from eyechart.report.page import write_report
+from eyechart.report.summary import summary_sentences
 
-__all__ = ["write_report"]
+__all__ = ["summary_sentences", "write_report"]

@@ -1,20 +1,20 @@
 """Lays a run folder out as one HTML page: what goes in, in which order, and how much of it."""
 
 import base64
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eyechart.core.errors import UserError
+from eyechart.core.files import write_bytes
 from eyechart.core.images import REASONS
 from eyechart.core.records import Capability, Outcome
 from eyechart.report import words
 from eyechart.report.charts import Dot, scatter
 from eyechart.report.reading import LeftOut, Pair, PatternScore, Run, Sample, read_run, read_thumb
+from eyechart.report.summary import UNTRAINED, not_examined, paragraphs
 
 CARDS_OPEN = 24
 """Failures shown at once; the others open on request."""
@@ -30,12 +30,6 @@ ROWS_MAX = 1_000
 
 NO_PATTERN = "(none)"
 """What a run calls the pattern of items that name none."""
-
-UNREAD_NOTABLE = 0.1
-"""From this share of unread replies on, the summary warns that the score speaks of format as well as of sight."""
-
-FAVOURITE_NOTABLE = 0.75
-"""From this share on, the summary says that leaning to one option costs pairs by itself."""
 
 CAPABILITIES = {
     Capability.GENERATE: "write an answer",
@@ -66,7 +60,9 @@ class Side:
     picture: Picture
     outcome: Outcome
     question: words.Clipped
-    options: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
+    """Label and text of each."""
+
     right: str
     given: str | None
     reply: words.Clipped
@@ -109,16 +105,12 @@ def write_report(run_folder: Path, *, out: Path | None = None) -> Path:
         out: the file to write, or a folder to write `report.html` into; by default `run_folder/report.html`.
 
     Raises:
-        UserError: the folder is not a finished run of a schema this version reads, or `out` lies in no folder.
+        UserError: the folder is not a finished run of the schema this version reads, or a file of it is missing or damaged.
     """
     target = run_folder / "report.html" if out is None else out
     target = target / "report.html" if target.is_dir() else target
     run = read_run(run_folder)
-    if not target.parent.is_dir():
-        raise UserError(f"cannot write the report to {str(target)!r}: there is no folder {str(target.parent)!r}")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.write_text(render(run), encoding="utf-8", newline="\n")
-    partial.replace(target)
+    write_bytes(target, render(run).encode("utf-8"))
     return target
 
 
@@ -143,7 +135,7 @@ def _environment() -> Environment:
         percentile=words.percentile_text,
         short_name=words.short_name,
         clipped=words.clipped,
-        label=words.label,
+        count=words.count,
         at=lambda place: f"{place:.2f}%",
     )
     environment.tests["hash"] = words.is_hash
@@ -162,6 +154,9 @@ def _context(run: Run) -> dict[str, Any]:
         "score": results.score,
         "find": results.find,
         "patterns": results.patterns if named else (),
+        "summary": paragraphs(results),
+        "untrained": None if results.model.trained else UNTRAINED,
+        "not_examined": words.sentence(not_examined(results)) if not_examined(results) else "",
         "warnings": results.warnings,
         "cards": cards,
         "pattern_dots": _pattern_dots(run, results.patterns if named else ()),
@@ -171,8 +166,6 @@ def _context(run: Run) -> dict[str, Any]:
         "pairs_shown": run.pairs[:ROWS_MAX],
         "quarantine": [(row, _reason(row)) for row in run.quarantine[:ROWS_MAX]],
         "manifest": _manifest_groups(run.manifest),
-        "unread_notable": results.score.unread.value >= UNREAD_NOTABLE,
-        "favourite_notable": FAVOURITE_NOTABLE,
         "id_shown": words.ID_SHOWN,
         "NO_PATTERN": NO_PATTERN,
     }
@@ -224,6 +217,8 @@ def _card(run: Run, pair: Pair, *, anchor: str) -> Card:
 
 
 def _side(run: Run, sample: Sample, *, letter: str) -> Side:
+    labels = words.labels_like(sample.target, len(sample.doc.options))
+    options = dict(zip(labels, (words.clipped(option).shown for option in sample.doc.options), strict=True))
     choice = sample.filtered_resps[0] if sample.filtered_resps else ""
     reply = sample.resps[0][0] if sample.resps and sample.resps[0] else ""
     return Side(
@@ -231,17 +226,16 @@ def _side(run: Run, sample: Sample, *, letter: str) -> Side:
         picture=_picture(run, sample),
         outcome=sample.outcome,
         question=words.clipped(sample.doc.question, shown=400),
-        options=tuple(words.clipped(option).shown for option in sample.doc.options),
-        right=_option(sample, sample.target),
-        given=_option(sample, choice) if choice and sample.outcome is not Outcome.UNREAD else None,
+        options=tuple(options.items()),
+        right=_option(sample.target, options),
+        given=_option(choice, options) if choice and sample.outcome is not Outcome.UNREAD else None,
         reply=words.clipped(reply),
     )
 
 
-def _option(sample: Sample, letter: str) -> str:
-    """`(B) the option's text`, or the letter alone when it names no option."""
-    by_letter = {words.label(place): text for place, text in enumerate(sample.doc.options)}
-    return f"({letter}) {words.clipped(by_letter[letter]).shown}" if letter in by_letter else letter
+def _option(label: str, options: Mapping[str, str]) -> str:
+    """`(B) the option's text`, or the label alone when it names no option."""
+    return f"({label}) {options[label]}" if label in options else label
 
 
 def _picture(run: Run, sample: Sample) -> Picture:

@@ -8,13 +8,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from eyechart.core.errors import UserError
+from eyechart.core.files import read_table
 from eyechart.core.records import Outcome
 
 SCHEMA = 1
@@ -32,7 +31,9 @@ MaybeFloat = Annotated[float | None, BeforeValidator(_nan_is_none)]
 class _Record(BaseModel):
     """A frozen record from a file: keys it does not know are left alone, numbers may stand for ids."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", coerce_numbers_to_str=True, protected_namespaces=()
+    )
 
 
 class Rate(_Record):
@@ -108,7 +109,7 @@ class Score(_Record):
     unread: Rate
     chance_pairs: float
     chance_images: float
-    above_chance: str
+    above_chance: Literal["above", "at", "below"]
     favourite_option: Favourite | None = None
 
 
@@ -320,14 +321,8 @@ def _read_sample(line: str, *, where: str) -> Sample:
 def _read_table(path: Path, row: type[Row]) -> tuple[Row, ...]:
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {path.name}. {_MAKE_ONE}\n{_CONTINUE}")
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is no readable Parquet file ({error}). {_CONTINUE}") from None
-    missing = [name for name in row.model_fields if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path}: the column {missing[0]!r} is missing. {_MAKE_ONE}")
-    return tuple(_validated(row, each, where=f"{path}, row {i}") for i, each in enumerate(table.to_pylist()))
+    rows = enumerate(read_table(path), start=1)
+    return tuple(_validated(row, each, where=f"{path}, row {number}") for number, each in rows)
 
 
 def _read_quarantine(path: Path, *, expected: int) -> tuple[LeftOut, ...]:
@@ -343,7 +338,7 @@ def _validated(kind: type[Row], value: Any, *, where: str) -> Row:
         first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        raise UserError(f"{where}: the key {key!r} is missing. {_MAKE_ONE}")
+        raise UserError(f"{where}: {key!r} is missing. {_MAKE_ONE}")
     given = repr(first["input"])
     raise UserError(f"{where}: {key!r} is {given[:80]}: {first['msg']}. {_MAKE_ONE}")
 

@@ -52,7 +52,7 @@ def similarity_text(value: float | None) -> str:
 
 def percentile_text(value: float | None) -> str:
     """A percentile to one place, or a dash."""
-    return "–" if value is None else f"{value:.1f}"
+    return "\u2013" if value is None else f"{value:.1f}"
 
 
 def short_name(text: str) -> str:
@@ -70,9 +70,32 @@ def is_hash(text: str) -> bool:
     return _HASH.fullmatch(text) is not None
 
 
-def label(place: int) -> str:
-    """The letter of an option by its place, as the prompts write it: 0 is A."""
-    return chr(ord("A") + place) if place < 26 else str(place + 1)
+def labels_like(target: str, options: int) -> list[str]:
+    """The labels of so many options in the manner of one of them: A, B, ... or a, b, ... or 1, 2, ...
+
+    >>> labels_like("B", 2), labels_like("1", 3)
+    (['A', 'B'], ['1', '2', '3'])
+    """
+    if target.isdigit():
+        return [str(place + 1) for place in range(options)]
+    first = ord("a" if target.islower() else "A")
+    return [chr(first + place) if place < 26 else str(place + 1) for place in range(options)]
+
+
+def count(n: int, noun: str) -> str:
+    """A number with its noun, in the plural where it belongs.
+
+    >>> count(1, "reply"), count(3, "reply"), count(0, "pair")
+    ('1 reply', '3 replies', '0 pairs')
+    """
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n} {noun if n == 1 else plural}"
+
+
+def sentence(text: str) -> str:
+    """A text of someone else's with a full stop at its end, unless it has an end of its own."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else text + "."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,15 +46,11 @@ class Template:
 
 
 def _letter(question: str, options: tuple[str, ...]) -> str:
-    return "\n".join(
-        (question, *options, "Answer with the option's letter from the given choices directly.")
-    )
+    return "\n".join((question, *options, "Answer with the option's letter from the given choices directly."))
 
 
 def _number(question: str, options: tuple[str, ...]) -> str:
-    return "\n".join(
-        (question, *options, "Answer with the option's number from the given choices directly.")
-    )
+    return "\n".join((question, *options, "Answer with the option's number from the given choices directly."))
 
 
 def _mmvp(question: str, options: tuple[str, ...]) -> str:
@@ -114,7 +110,9 @@ def build_prompt(item: Item, template: str = "letter", *, labels: str | None = N
     if style not in LABEL_STYLES:
         raise unknown("label style", style, LABEL_STYLES)
     if template in ("letter", "number") and (style == "numbers") != (template == "number"):
-        raise UserError(f"template {template!r} asks for the option's {template}; labels {style!r} do not fit")
+        raise UserError(
+            f"template {template!r} asks for the option's {template}; labels {style!r} do not fit"
+        )
     names = LABEL_STYLES[style].labels(len(item.options))
     form = LABEL_STYLES[style].form
     options = tuple(f"{form.format(name)} {option}" for name, option in zip(names, item.options, strict=True))

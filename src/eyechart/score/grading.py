@@ -9,20 +9,21 @@ The reply is taken to name an option only where it says so in one of these forms
 - it marks a final answer: "final answer: B", `\\boxed{B}`, `<answer>B</answer>`.
 
 All that is said so must name one option, and what follows may not name another: else the reply is unread. A
-marked final answer overrules what came before it. A stated answer overrules options that were only mentioned
-before it. A negated, conditional or asked statement ("not A", "if A", "A?") says nothing.
+marked final answer overrules what came before it. A stated answer ("the answer is", "is correct") overrules
+options that were only mentioned before it. A negated, conditional or asked statement ("not A", "if A", "A?") says nothing.
 
 Known public readers take "A man is standing." for A and "The answer is the sofa" for A; see the tests.
 """
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from eyechart.core.records import Graded, Item, Outcome
-from eyechart.score.replies import Choices, Word, choices, named, plain, words
+from eyechart.score.replies import ARTICLES, Choices, Word, choices, named, plain, words
 
 _REFUSAL = re.compile(
     r"\b(?:(?:can(?:not|'t| not)|could(?:n't| not)|impossible to|unable to|difficult to|hard to)\s+"
@@ -40,7 +41,7 @@ _DENIAL = re.compile(
     re.I,
 )
 _SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|\n")
-_TEXT_ENDS = re.compile(r"[\"')\]]*\s*(?:$|[.;:!](?!\w)|\n|,|[-–—]+(?=\s)|\s(?:because|since)\b)")
+_TEXT_ENDS = re.compile(r"[\"')\]]*\s*(?:$|[.;:!](?!\w)|\n|,|-+(?=\s)|\s(?:because|since)\b)")
 _DISCOURSE = frozenset({("right",), ("ok",), ("correct",)})
 _AFTER_YES = re.compile(r"\s+(?:it|it's|there|there's|they|he|she|the|this|that|that's)\b", re.I)
 _SUBJECT = re.compile(
@@ -50,7 +51,7 @@ _SUBJECT = re.compile(
     re.I,
 )
 _STATES = re.compile(
-    r"\b(?:answer|choice|option|selection|response|solution)\b(?:\s*[:=]|\s+[-–—](?=\s)|"
+    r"\b(?:answer|choice|option|selection|response|solution)\b(?:\s*[:=]|\s+-(?=\s)|"
     r"\s+(?:is|was|would be|should be|must be|will be)\b\s*:?)\s*",
     re.I,
 )
@@ -69,7 +70,7 @@ class _Claim:
     choice: int
     start: int
     kind: str
-    """`opening`, `stated`, `final` or `closing`."""
+    """`opening`, `chosen`, `stated`, `final` or `closing`."""
 
 
 def read_choice(reply: str, options: Sequence[str], labels: Sequence[str]) -> int | None:
@@ -137,7 +138,7 @@ def _exactly(reply: str, options: Sequence[str]) -> int | None:
     """The one option that the reply repeats to the sign, but for case and enclosing quotation marks."""
 
     def bare(text: str) -> str:
-        return text.strip().strip("\"'“”‘’").strip().casefold()
+        return plain(text).strip("\"'").strip().casefold()
 
     same = [place for place, option in enumerate(options) if bare(option) == bare(reply)]
     return same[0] if len(same) == 1 and bare(reply) else None
@@ -154,8 +155,9 @@ def _claims(text: str, known: Choices) -> list[_Claim]:
     if finals:
         return finals
     opening = list(_opening(text, spoken, known))
-    if stated:
-        between = text[: min(claim.start for claim in stated)]
+    starts = [claim.start for claim in stated if claim.kind == "stated"]
+    if starts:
+        between = text[: min(starts)]
         opening = [claim for claim in opening if named(between, known) <= {claim.choice}]
     return opening + stated or list(_closing(text, known)) + list(_repeated(spoken, known))
 
@@ -196,7 +198,7 @@ def _stated(text: str, spoken: Sequence[Word], known: Choices) -> Iterator[_Clai
     for head in _CHOOSES.finditer(text):
         label = patterns.chosen.match(text, head.end())
         if label and not _SUBJECT.match(text, label.end()) and not _denied(text, head.start(), label.end()):
-            yield _Claim(choice=known.place(_group(label)), start=head.start(), kind="stated")
+            yield _Claim(choice=known.place(_group(label)), start=0, kind="chosen")
     for match in patterns.correct.finditer(text):
         if not _denied(text, match.start(), match.end()):
             yield _Claim(choice=known.place(_group(match)), start=match.start(), kind="stated")
@@ -222,16 +224,21 @@ def _repeated(spoken: Sequence[Word], known: Choices) -> Iterator[_Claim]:
 
 def _text_at(text: str, spoken: Sequence[Word], place: int, known: Choices) -> int | None:
     """The option whose words stand at `place` (an article in front is skipped) and end a clause there."""
-    first = next((number for number, word in enumerate(spoken) if word.start >= place), len(spoken))
+    first = bisect_left(spoken, place, key=lambda word: word.start)
     if first == len(spoken) or text[place : spoken[first].start].strip("\"'([ \n"):
         return None
     found, length = known.at(spoken, first)
-    if not found and spoken[first].text in ("a", "an", "the"):
+    article = ""
+    if not found and spoken[first].text in ARTICLES and first + 1 < len(spoken):
+        article = text[spoken[first].start : spoken[first].end]
+        blank = text[spoken[first].end : spoken[first + 1].start].isspace()
         first += 1
-        found, length = known.at(spoken, first)
+        found, length = known.at(spoken, first) if blank else (set(), 0)
     if len(found) != 1:
         return None
     (choice,) = found
+    if article == "A" and "A" in known.letters and known.articles[choice] != "a":
+        return None  # the article, or the label A before the text of another option
     key, end = known.keys[choice], spoken[first + length - 1].end
     closed = _TEXT_ENDS.match(text, end)
     if closed is not None and not ("," in closed[0] and key in _DISCOURSE):
@@ -273,15 +280,17 @@ def _label_patterns(labels: tuple[str, ...]) -> _LabelPatterns:
         either, upper = f"[{capitals}{capitals.lower()}]", f"[{capitals}]"
         comma = f"[{capitals.replace('I', '') or capitals}]"
     bracket = rf"[(\[]\s*({either})\s*[)\]]"
-    stop = r"(?=[\"')\]]*(?:\s*(?:$|\n|[;!)\]]|[.,:](?!\w|\.))|\s+[-–—(]))"
+    stop = r"(?=[\"')\]]*(?:\s*(?:$|\n|[;!)\]]|[.,:](?!\w|\.))|\s+[-(]))"
     word = r"(?:the\s+)?(?:(?:option|choice|letter|number|answer)\s+)?[\"'(]*"
     reason = r"(?=,?\s+(?:because|since|as|for)\b)"
     return _LabelPatterns(
         opening=re.compile(
             rf"[\"'\s>]*(?:[-•]\s+)?(?:{bracket}|({either})[)\]]|({either})[.:;!](?=\s|$)|"
-            rf"({either})[\"']*[ \t]*(?:\n|$)|({comma}),(?=\s)|({upper})\s+[-–—](?=\s)|({upper})\s+(?=because|since))"
+            rf"({either})[\"']*[ \t]*(?:\n|$)|({comma}),(?=\s)|({upper})\s+-(?=\s)|({upper})\s+(?=because|since))"
         ),
-        stated=re.compile(rf"{word}(?:{bracket}|({either}){stop}|({upper}){reason})", re.I if labels[0].isdigit() else 0),
+        stated=re.compile(
+            rf"{word}(?:{bracket}|({either}){stop}|({upper}){reason})", re.I if labels[0].isdigit() else 0
+        ),
         chosen=re.compile(rf"{word}(?:{bracket}|({upper}){stop}|({upper}){reason})"),
         correct=re.compile(
             rf"(?:{bracket}|(?<![\w'])({upper}))\s+is\s+(?:(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|"

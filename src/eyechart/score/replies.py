@@ -9,17 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_utterance|end_of_turn)>")
 _INNER = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|bf)\s*\{([^{}]{0,200})\}")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]{0,200})\}")
 _TAGGED = re.compile(r"<answer>([^<]{0,200})</answer>", re.I)
 _HEADING = re.compile(r"(?m)^[ \t]*#{1,6}[ \t]+")
-_MARKS = str.maketrans({"*": None, "`": None, "$": None, "“": '"', "”": '"', "’": "'", "‘": "'", "−": "-"})
+_MARKS = str.maketrans(
+    {
+        **dict.fromkeys("*`$"),
+        **dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}", '"'),
+        **dict.fromkeys("\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}", "'"),
+        **dict.fromkeys("\N{EN DASH}\N{MINUS SIGN}", "-"),
+        "\N{EM DASH}": " - ",
+    }
+)
 _WORD = re.compile(r"(?<!\w)-?\d+(?:[.,:/]\d+)*(?!\w)|[^\W_]+(?:'[^\W_]+)*")
 _NUMBERS = dict(
-    zip("zero one two three four five six seven eight nine ten eleven twelve".split(), map(str, range(13)), strict=True)
+    zip(
+        "zero one two three four five six seven eight nine ten eleven twelve".split(),
+        map(str, range(13)),
+        strict=True,
+    )
 )
-_ARTICLES = frozenset({"a", "an", "the"})
+ARTICLES = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +51,14 @@ def plain(reply: str) -> str:
     never ends leaves nothing.
     """
     text = unicodedata.normalize("NFKC", reply)
-    text = "".join(" " if _is_control(sign) else sign for sign in text if unicodedata.category(sign) != "Cf")
-    before, end, after = text.rpartition("</think>")
+    text = "".join(sign for sign in text if sign.isascii() or unicodedata.category(sign) != "Cf")
+    text = _CONTROL.sub(" ", text)
+    _, end, after = text.rpartition("</think>")
     text = after if end else text.partition("<think>")[0]
     text = _TAGGED.sub(r"\nfinal answer: \1\n", _SPECIAL.sub("", text))
     text = _BOXED.sub(r"\nfinal answer: \1\n", _INNER.sub(r"\1", text))
     text = re.sub(r"\\[()\[\]]|__", "", text).translate(_MARKS)
     return _HEADING.sub("", text).strip()
-
-
-def _is_control(sign: str) -> bool:
-    return sign != "\n" and unicodedata.category(sign) == "Cc"
 
 
 def words(text: str) -> list[Word]:
@@ -62,7 +72,7 @@ def words(text: str) -> list[Word]:
 
 def without_article(key: tuple[str, ...]) -> tuple[str, ...]:
     """The words but for an article in front; an article alone stays."""
-    return key[1:] if len(key) > 1 and key[0] in _ARTICLES else key
+    return key[1:] if len(key) > 1 and key[0] in ARTICLES else key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +81,9 @@ class Choices:
 
     keys: tuple[tuple[str, ...], ...]
     """For each option its words without an article in front; () for one of signs only."""
+
+    articles: tuple[str, ...]
+    """For each option the article in front of it, or nothing."""
 
     labels: tuple[str, ...]
 
@@ -113,8 +126,10 @@ def choices(options: tuple[str, ...], labels: tuple[str, ...]) -> Choices:
     kinds = {label.isdigit() for label in labels}
     if len(kinds) != 1 or not all(re.fullmatch(r"[A-Za-z]|\d{1,2}", label) for label in labels):
         raise ValueError(f"labels must be single letters, or numbers, got {labels!r}")
-    keys = tuple(without_article(tuple(word.text for word in words(plain(option)))) for option in options)
-    return Choices(keys=keys, labels=labels)
+    spoken = [tuple(word.text for word in words(plain(option))) for option in options]
+    keys = tuple(without_article(key) for key in spoken)
+    articles = tuple(full[0] if full != key else "" for full, key in zip(spoken, keys, strict=True))
+    return Choices(keys=keys, articles=articles, labels=labels)
 
 
 def named(text: str, known: Choices) -> set[int]:
@@ -126,7 +141,8 @@ def _named_by_words(spoken: Sequence[Word], known: Choices) -> set[int]:
     """Options whose words occur, unless inside those of a longer option."""
     found: set[int] = set()
     covered = 0
-    for first in range(len(spoken)):
+    starts = {key[0] for key in known.keys if key}
+    for first in (place for place, word in enumerate(spoken) if word.text in starts):
         there, length = known.at(spoken, first)
         if there and first + length > covered:
             found |= there
@@ -145,7 +161,9 @@ def _named_by_label(text: str, known: Choices) -> set[int]:
     return found
 
 
-_AFTER = re.compile(r"\s*(?:[])}.:,;!?/|&=\"]|$)|[ \t]*\n|\s+(?:or|and|nor|vs|but|is|because|since|instead)\b")
+_AFTER = re.compile(
+    r"\s*(?:[])}([{.:,;!?/|&=\"]|$)|[ \t]*\n|\s+(?:or|and|nor|vs|but|is|because|since|instead)\b"
+)
 _NAMING = re.compile(r"\b(?:option|answer|choice|letter)[\s:]+$", re.I)
 
 

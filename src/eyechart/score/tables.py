@@ -48,9 +48,7 @@ def read_table(path: Path) -> Table:
     Raises:
         UserError: the kind of file is not known, the file is damaged, empty, or not UTF-8.
     """
-    if path.is_dir():
-        return _read_saved(path)
-    reader = _READERS.get(path.suffix.lower())
+    reader = _read_saved if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path}: no reader for {path.suffix!r}. Readers there are: {', '.join(_READERS)}.")
     table = reader(path)
@@ -116,14 +114,17 @@ def _text(path: Path) -> str:
 
 
 def _read_delimited(path: Path, delimiter: str) -> Table:
-    text, notes = _text(path), ()
+    text = _text(path)
+    notes: tuple[str, ...] = ()
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         if "limit" in str(error):
             raise UserError(f"{path}: {error}; such cells belong in Parquet") from None
         lines = [_split(line, delimiter) for line in re.split(r"\r\n|\r|\n", text)]
-        notes = (f"{path.name}: quotation marks inside a quoted cell are not doubled; read as text ({error})",)
+        notes = (
+            f"{path.name}: quotation marks inside a quoted cell are not doubled; read as text ({error})",
+        )
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{path}: the file is empty")
@@ -174,7 +175,9 @@ def _read_tsv(path: Path) -> Table:
 def _objects(path: Path, rows: list[Any]) -> Table:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is {type(row).__name__}, expected an object of named cells")
+            raise UserError(
+                f"{path}: row {number} is {type(row).__name__}, expected an object of named cells"
+            )
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
     return _table(path, columns, ({str(key).strip(): cell for key, cell in row.items()} for row in rows))
 
@@ -214,7 +217,7 @@ def _read_saved(folder: Path) -> Table:
     datasets = need("datasets", why="reading a saved dataset folder", extra="dev")
     try:
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
         raise UserError(f"{folder}: no readable saved dataset ({error})") from None
     if isinstance(saved, datasets.DatasetDict):
         if len(saved) != 1:
@@ -227,11 +230,12 @@ def _read_saved(folder: Path) -> Table:
             saved = saved.cast_column(column, datasets.Image(decode=False))
     labels = {name: kind.int2str for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
     rows = [
-        {name: labels[name](cell) if name in labels and cell is not None else cell for name, cell in row.items()}
+        {
+            name: labels[name](cell) if name in labels and cell is not None else cell
+            for name, cell in row.items()
+        }
         for row in saved.with_format(None)
     ]
-    if not rows:
-        raise UserError(f"{folder}: the dataset has no rows")
     return _table(folder, features, rows)
 
 

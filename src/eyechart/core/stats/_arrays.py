@@ -7,6 +7,8 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from eyechart.core.errors import unknown
+
 Values: TypeAlias = Sequence[SupportsFloat] | npt.NDArray[Any]
 """A list, tuple or array of numbers (or of true and false)."""
 
@@ -73,6 +75,16 @@ def share(value: float, what: str) -> float:
     if not 0 < value < 1:
         raise ValueError(f"{what} must lie between 0 and 1, got {value}; for 95 % say 0.95")
     return float(value)
+
+
+def one_of(value: str, what: str, known: tuple[str, ...]) -> None:
+    """Refuse a choice that does not exist, so that no result is ever labelled with one.
+
+    Raises:
+        UserError: the value is none of those known.
+    """
+    if value not in known:
+        raise unknown(what, value, known)
 
 
 def same(array: FloatArray) -> bool:

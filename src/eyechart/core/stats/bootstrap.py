@@ -9,7 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from eyechart.core.stats._arrays import FloatArray, Values, booleans, chunks, count, numbers, same, share
+from eyechart.core.stats._arrays import (
+    FloatArray,
+    Values,
+    booleans,
+    chunks,
+    count,
+    numbers,
+    one_of,
+    same,
+    share,
+)
 from eyechart.core.stats.rates import Rate, level_note, wilson
 
 
@@ -113,6 +123,7 @@ def cluster_bootstrap(
             0 and 1 do not vary between clusters.
     """
     level, resamples = share(level, "level"), count(resamples, "resamples", least=100)
+    one_of(method, "bootstrap method", ("percentile", "bca"))
     array, kinds = numbers(values, "values"), _kinds(values, clusters)
     mean = kinds.mean()
     if same(kinds.sums / kinds.sizes):
@@ -224,6 +235,7 @@ def hierarchical_difference(
         ValueError: the arms have other pairs, paired arms other numbers of runs, an arm has fewer than
             two runs or two pairs, or cells other than 0 and 1 do not vary.
     """
+    one_of(runs, "relation of runs", ("paired", "independent"))
     a, b = _cells(first, "first"), _cells(second, "second")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"both arms must answer the same pairs, got {a.shape[1]} and {b.shape[1]}")

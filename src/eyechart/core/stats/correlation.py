@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from eyechart.core.stats._arrays import FloatArray, Values, chunks, count, numbers, same, share
+from eyechart.core.stats._arrays import FloatArray, Values, chunks, count, numbers, one_of, same, share
 from eyechart.core.stats.rates import level_note, z_of
 
 Kind: TypeAlias = Literal["pearson", "spearman"]
@@ -87,6 +87,7 @@ def pearson(
         ValueError: the lengths differ, there are fewer than four points, x or y is constant, or a needed
             seed is missing.
     """
+    one_of(interval, "interval", ("fisher", "bootstrap"))
     return _correlate(x, y, "pearson", interval, level=level, resamples=resamples, seed=seed)
 
 
@@ -121,6 +122,7 @@ def spearman(
     Raises:
         ValueError: as `pearson`.
     """
+    one_of(interval, "interval", ("bonett-wright", "bootstrap"))
     return _correlate(x, y, "spearman", interval, level=level, resamples=resamples, seed=seed)
 
 
@@ -211,7 +213,9 @@ class _Points:
         together = (times * dx * dy).sum(axis=1)
         apart = np.sqrt((times * dx**2).sum(axis=1)) * np.sqrt((times * dy**2).sum(axis=1))
         none = self.x.constant(times) | self.y.constant(times) | (apart == 0)
-        return np.where(none, np.nan, np.clip(together / np.where(none, 1.0, apart), -1.0, 1.0))
+        found = together / np.where(none, 1.0, apart)
+        found = np.where(np.abs(found) > 1 - 1e-14, np.sign(found), found)  # 0.9999999999999998 is 1
+        return np.where(none, np.nan, found)
 
 
 def _by_fisher(value: float, n: int, kind: Kind, level: float) -> tuple[float, float]:

@@ -54,7 +54,9 @@ def follow(
     """
     names = {id(module): name for name, module in model.named_modules()}
     silent = {id(m) for block in (*vision_blocks, *language_blocks) for m in block.modules()}
-    silent |= {id(m) for m in embeddings.modules()} | _holders(model, (*vision_blocks, *language_blocks, vision))
+    silent |= {id(m) for m in embeddings.modules()} | _holders(
+        model, (*vision_blocks, *language_blocks, vision)
+    )
     silent |= set() if vision_blocks else {id(m) for m in vision.modules()}
     watch = _Watch(names)
     with ExitStack() as stack:
@@ -127,7 +129,7 @@ class _Watch:
         late = [m for m, is_late in within if is_late]
         return Flow(
             bridge=self._outermost(outside or late),
-            side=self._outermost([m for m, is_late in within if not is_late]),
+            side=self._outermost([m for m, is_late in within if not is_late and not outside]),
             positions=self.positions or (),
             by_cross_attention=self.beside,
             final_norm=self._norm(language),

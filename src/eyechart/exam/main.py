@@ -1,0 +1,226 @@
+"""One exam from beginning to end, resumable at every item.
+
+What is written is one run folder (`core.runs`). The same call again continues where it stopped; a batch is always
+made of the same items, so an interrupted exam ends with the same results as an unbroken one.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from eyechart.core.config import build
+from eyechart.core.devices import pick_batch_size
+from eyechart.core.embeddings import EmbeddingStore
+from eyechart.core.images import open_image, thumbnail_jpeg
+from eyechart.core.records import Capability, Graded, Item, Outcome, Prompt
+from eyechart.core.runs import RunFolder
+from eyechart.exam.config import ExamConfig, given, rerun_command
+from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json, sample_row
+from eyechart.exam.stage import Stage
+from eyechart.find import Comparison, compare_pairs
+from eyechart.models.fed import pool
+from eyechart.models.vlms import VLM
+from eyechart.report import summary_sentences, write_report
+from eyechart.score import AskedPrompt, build_prompt, grade_reply, grade_scores, summarise
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done and how much there is."""
+
+TASK = "exam"
+"""The name samples and results are filed under."""
+
+BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
+"""Items at a time where nobody asked; on CUDA halved until one batch fits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamResult:
+    """Where an exam was written and what it found."""
+
+    folder: Path
+    page: Path
+    results: dict[str, Any]
+    summary: tuple[str, ...]
+    """The plain-words summary, a sentence each."""
+
+
+def examine(
+    model: Any = None,
+    processor: Any = None,
+    *,
+    config: ExamConfig | None = None,
+    out: Path | str | None = None,
+    fresh: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+    command: Sequence[str] | None = None,
+    **options: Any,
+) -> ExamResult:
+    """Examine a VLM: ask it every question, grade, score by pair, and find the pairs its own encoder confuses.
+
+    Args:
+        model: a Hugging Face id, a folder, `zoo:NAME`, or a model in memory (then with its `processor`).
+        processor: the processor of a model in memory.
+        config: all choices at once; or give them one by one as `options` (the fields of `ExamConfig`).
+        out: the run folder (default `runs/<slug>`); the same call again continues there.
+        fresh: start over.
+        progress: told how far each stage is.
+        command: what a person would type to run this again; made from the choices when not given.
+
+    Raises:
+        UserError: something the caller can mend; the text says what was given, what was expected and what to do.
+    """
+    named = isinstance(model, str) or model is None
+    name = model if named else f"memory:{type(model).__name__}"
+    config = config or build(ExamConfig, {"model": name, **options})
+    folder = Path(out) if out is not None else Path("runs") / config.slug
+    stage = Stage(config, folder, in_memory=None if named else VLM.from_objects(model, processor))
+    words = command or rerun_command(config, folder)
+    with RunFolder.open(folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)) as run:
+        if not run.finished:
+            _hold(stage, run, progress)
+        page = write_report(folder)
+    results = json.loads((folder / "results.json").read_text("utf8"))
+    return ExamResult(folder=folder, page=page, results=results, summary=summary_sentences(folder))
+
+
+def plan(config: ExamConfig, *, out: Path | None = None) -> dict[str, Any]:
+    """What an exam would do, for `--dry-run`: the benchmark is read and checked, no weights are loaded."""
+    folder = out or Path("runs") / config.slug
+    with tempfile.TemporaryDirectory() as scratch:
+        benchmark = Stage(config, Path(scratch) / "run").benchmark
+    pictures = {item.image_sha256 for item in benchmark.items}
+    return {
+        "model": config.model or "a small random-weight LLaVA",
+        "folder": str(folder),
+        "exists": folder.exists(),
+        "items": len(benchmark.items),
+        "pairs": len({item.pair_id for item in benchmark.items}),
+        "images": len(pictures),
+        "quarantined": len(benchmark.quarantined),
+        "notes": list(benchmark.notes),
+        "disk_bytes": len(pictures) * 20_000 + len(benchmark.items) * 1_500,
+    }
+
+
+def _hold(stage: Stage, run: RunFolder, progress: Progress) -> None:
+    """Ask, look, score, write; each step keeps what an earlier start has done."""
+    items = stage.benchmark.items
+    batch = _batch_size(stage, run)
+    run.update_manifest(model=stage.vlm.where(), seed=stage.config.seed)
+    run.write_quarantine(stage.benchmark.quarantined)
+    _thumbnails(items, run)
+    graded = _ask(stage, run, batch, progress)
+    comparison = _look(stage, run, batch, progress)
+    suspects = {row.pair_id: row.suspect for row in comparison.pairs} if comparison else None
+    summary = summarise(items, graded, suspects=suspects, seed=stage.config.seed)
+    run.write_table("pairs.parquet", pair_rows(summary, comparison), PAIRS_SCHEMA)
+    run.write_json("results.json", results_json(stage, run, summary, comparison, task=TASK))
+    run.finish()
+
+
+def _batch_size(stage: Stage, run: RunFolder) -> int:
+    """Chosen once and kept in the manifest, so that a resumed run makes the same batches."""
+    kept = run.manifest.get("batch_size")
+    if kept is None:
+        wish = None if stage.config.batch_size == "auto" else stage.config.batch_size
+        device = stage.device.device
+
+        def fits(size: int) -> None:
+            _replies(stage, [(item, _prompt(stage, item)) for item in stage.benchmark.items[:size]])
+
+        chosen = pick_batch_size(wish, device=device, default=BATCH[device.type], fits=fits)
+        kept = {"value": chosen.value, "reason": chosen.reason}
+        run.update_manifest(batch_size=kept)
+    return int(kept["value"])
+
+
+def _thumbnails(items: Sequence[Item], run: RunFolder) -> None:
+    """Every picture small, so that the page can be made again from the folder alone."""
+    for item in items:
+        name = f"thumbs/{item.image_sha256}.jpg"
+        if not (run.path / name).exists():
+            run.write_bytes(name, thumbnail_jpeg(open_image(item.image).image))
+
+
+def _prompt(stage: Stage, item: Item) -> AskedPrompt:
+    return build_prompt(item, stage.config.template)
+
+
+def _ask(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> list[Graded]:
+    """Put every question not yet answered; one line in the log an item, on the disk before the next batch."""
+    items = stage.benchmark.items
+    log = run.jsonl(f"samples_{TASK}.jsonl", key="doc_id")
+    if len(log) < len(items):
+        stage.vlm.require(
+            Capability.GENERATE if stage.config.ask == "generate" else Capability.OPTION_SCORES, for_="an exam"
+        )
+    for start in range(0, len(items), batch):
+        progress("asking", start, len(items))
+        chunk = items[start : start + batch]
+        if all(item.id in log for item in chunk):
+            continue
+        asked = [(item, _prompt(stage, item)) for item in chunk]
+        for (item, prompt), graded in zip(asked, _replies(stage, asked), strict=True):
+            if item.id not in log:
+                log.append(sample_row(item, prompt, graded))
+    progress("asking", len(items), len(items))
+    log.finalise([item.id for item in items])
+    return [_graded_again(row) for row in log]
+
+
+def _replies(stage: Stage, asked: Sequence[tuple[Item, AskedPrompt]]) -> list[Graded]:
+    prompts = [Prompt(text=prompt.text, images=(open_image(item.image).image,)) for item, prompt in asked]
+    if stage.config.ask == "generate":
+        said = stage.vlm.generate(prompts, max_new_tokens=stage.config.max_new_tokens)
+        return [grade_reply(item, reply, prompt.labels) for (item, prompt), reply in zip(asked, said, strict=True)]
+    return [
+        grade_scores(item, stage.vlm.option_scores(shown, prompt.labels), prompt.labels)
+        for (item, prompt), shown in zip(asked, prompts, strict=True)
+    ]
+
+
+def _graded_again(row: dict[str, Any]) -> Graded:
+    """A line of the log as the record it was made from."""
+    filtered = row["filtered_resps"][0]
+    scores = row["option_scores"]
+    return Graded(
+        item_id=row["doc_id"],
+        reply=row["resps"][0][0],
+        choice=row["labels"].index(filtered) if filtered else None,
+        outcome=Outcome(row["outcome"]),
+        option_scores=tuple(scores) if scores is not None else None,
+    )
+
+
+def _look(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> Comparison | None:
+    """How alike the pictures of each pair are to the model's own encoder, and to the reference."""
+    items = stage.benchmark.items
+    if Capability.FED_FEATURES not in stage.vlm.capabilities:
+        return None
+    images = {item.image_sha256: item.image for item in items}
+
+    def fed(paths: Sequence[Path]) -> Float[np.ndarray, "image dim"]:
+        found = stage.vlm.fed([open_image(path).image for path in paths])
+        return np.stack([pool(one).numpy() for one in found])
+
+    def referee(paths: Sequence[Path]) -> Float[np.ndarray, "image dim"]:
+        assert stage.reference is not None
+        opened = [open_image(path).image for path in paths]
+        return stage.reference.embed(opened, pooling=stage.config.reference_pooling).numpy()
+
+    stages = {"model": (fed, f"{stage.vlm.sha256 or stage.vlm.id}@{stage.vlm.revision}:fed")}
+    if stage.reference is not None:
+        stages["reference"] = (referee, stage.reference.cache_key(stage.config.reference_pooling))
+    vectors = {}
+    for name, (embed, key) in stages.items():
+        store = EmbeddingStore(run.own(f"embeddings/{name}/shard-00000.safetensors").parent, key)
+        vectors[name] = _embedded(store, images, embed, batch, lambda done, total, n=name: progress(f"looking: {n}", done, total))
+    return compare_pairs(
+        items, list(images), vectors["model"], vectors.get("reference"), percentile=stage.config.percentile, seed=stage.config.seed
+    )

@@ -1,0 +1,112 @@
+"""What an exam is held on: the model, the benchmark and the reference encoder, each with its identity."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eyechart.core.config import to_dict
+from eyechart.core.devices import pick_device
+from eyechart.core.errors import UserError
+from eyechart.core.records import Benchmark
+from eyechart.exam.config import DEFAULT_REFERENCE, ExamConfig
+from eyechart.models import load_encoder, load_vlm
+from eyechart.models.encoders import Encoder
+from eyechart.models.sources import Fingerprint, fingerprint, parse_source
+from eyechart.models.untrained import make_untrained
+from eyechart.models.vlms import VLM
+from eyechart.score import load_benchmark
+from eyechart.world import draw_pictures
+
+PICTURES = 27
+"""Pairs of generated pictures in an exam without a benchmark: three of each pattern."""
+
+
+class Stage:
+    """The resolved exam. Weights are loaded at first use, so that a finished run is shown again without them.
+
+    What has to be made for it (the random-weight model, generated pictures) lies beside the run folder, in `bundled/`;
+    pictures that stand in a table as bytes lie in `images/` there.
+    """
+
+    def __init__(self, config: ExamConfig, folder: Path, *, in_memory: VLM | None = None) -> None:
+        """Resolve what is named.
+
+        Raises:
+            UserError: a model, benchmark or reference encoder that was named cannot be had.
+        """
+        self.config = config
+        self.device = pick_device(config.device)
+        bundled = folder.parent / "bundled"
+        self._in_memory = in_memory
+        self._untrained = make_untrained(bundled) if config.model is None and in_memory is None else None
+        on = config.on or draw_pictures(bundled / "pictures", pairs=PICTURES, seed=config.seed)
+        self.benchmark: Benchmark = load_benchmark(on, limit=config.limit, images=bundled / "images")
+
+    @cached_property
+    def vlm(self) -> VLM:
+        """The model under examination, loaded."""
+        config = self.config
+        if self._in_memory is not None:
+            return self._in_memory
+        return load_vlm(
+            self._model_name,
+            revision=config.revision,
+            device=None if config.device_map else config.device,
+            device_map=config.device_map,
+            dtype=config.dtype,
+            attn=config.attn,
+            adapter=config.adapter,
+            trust_remote_code=config.trust_remote_code,
+        )
+
+    @cached_property
+    def reference(self) -> Encoder | None:
+        """The reference encoder, loaded in float32 (it is the referee); None where `reference_missing` says why."""
+        return self._reference[0]
+
+    @property
+    def reference_missing(self) -> str | None:
+        """Why there is no reference encoder; None when there is one."""
+        return self._reference[1]
+
+    def identity(self) -> dict[str, Any]:
+        """What `config.yaml` holds: every choice in force, and which weights, questions and pictures exactly."""
+        reference = self.reference
+        return {
+            **to_dict(self.config),
+            "resolved": {
+                "model": to_dict(self._model_print()),
+                "benchmark": {"name": self.benchmark.name, "sha256": self.benchmark.sha256},
+                "reference": reference.cache_key(self.config.reference_pooling) if reference else None,
+                "reference_missing": self.reference_missing,
+                "device": str(self.device.device),
+            },
+        }
+
+    @property
+    def _model_name(self) -> str:
+        if self._untrained is not None:
+            return str(self._untrained.vlm)
+        assert self.config.model is not None
+        return self.config.model
+
+    def _model_print(self) -> Fingerprint:
+        """Before loading where it can be known (a folder, a hub model in the cache), else after."""
+        if self._in_memory is None:
+            found = fingerprint(parse_source(self._model_name, revision=self.config.revision))
+            if found.sha256 or found.revision:
+                return found
+        return Fingerprint(id=self.vlm.id, revision=self.vlm.revision, sha256=self.vlm.sha256)
+
+    @cached_property
+    def _reference(self) -> tuple[Encoder | None, str | None]:
+        wish = self.config.reference
+        if wish == "none":
+            return None, "none was asked for (--reference none)"
+        if wish != "auto":
+            return load_encoder(wish, device=str(self.device.device), dtype="float32"), None
+        default = DEFAULT_REFERENCE if self._untrained is None else str(self._untrained.reference)
+        try:
+            return load_encoder(default, device=str(self.device.device), dtype="float32"), None
+        except UserError as error:
+            return None, f"the default, {default}, cannot be had ({error}); name another with --reference"

@@ -1,0 +1,202 @@
+"""Load a VLM, its processor and an adapter as transformers does, and say plainly what is wrong with a checkpoint."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
+
+from eyechart.core.devices import DTYPES, pick_device
+from eyechart.core.errors import UserError, need, unknown
+from eyechart.models.processors import load_processor
+from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
+
+logger = logging.getLogger(__name__)
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model, its processor, and where both came from."""
+
+    model: Any
+    processor: Any
+    fingerprint: Fingerprint
+    adapter: Fingerprint | None
+    notes: tuple[str, ...] = field(default=())
+
+
+def load(
+    text: str,
+    *,
+    revision: str | None,
+    device: str | None,
+    device_map: str | Mapping[str, Any] | None,
+    dtype: str,
+    attn: str | None,
+    adapter: str | None,
+    trust_remote_code: bool,
+) -> Loaded:
+    """Load what `text` names; `load_vlm` says what the arguments mean and which errors there are."""
+    source = _vlm_source(text, revision)
+    options: dict[str, Any] = {"revision": source.revision or "main", "trust_remote_code": trust_remote_code}
+    config = _config(source, options)
+    _check_kind(config, source)
+    if device_map is not None and device not in (None, "auto"):
+        raise UserError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
+    place = pick_device(device).device
+    wanted, why = _dtype(config, dtype, place if device_map is None else None)
+    processor = _processor(source, trust_remote_code)
+    if attn is not None:
+        options["attn_implementation"] = attn
+    if device_map is not None:
+        options["device_map"] = device_map
+    model, dtype_note = _model(source, {**options, "dtype": wanted}, place if device_map is None else None)
+    print_of_adapter = None
+    if adapter is not None:
+        model, print_of_adapter = _with_adapter(model, adapter)
+    model.eval()
+    return Loaded(
+        model=model,
+        processor=processor,
+        fingerprint=fingerprint(source),
+        adapter=print_of_adapter,
+        notes=tuple(note for note in (why, dtype_note) if note),
+    )
+
+
+def _vlm_source(text: str, revision: str | None) -> Source:
+    source = parse_source(text, revision=revision)
+    if source.kind in ("timm", "open_clip"):
+        raise UserError(f"{text!r} names an encoder; expected a vision-language model. Use it as --reference")
+    if source.kind == "server":
+        raise UserError(
+            f"{text!r} is a server; expected a checkpoint that is loaded here: a hub id or a folder"
+        )
+    return source
+
+
+def _config(source: Source, options: dict[str, Any]) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source.location, **options)
+    except OSError as error:
+        raise UserError(
+            f"no model {source.name!r} at revision {options['revision']!r}: not in the local cache, and the hub did "
+            f"not give it. Check the name, the network and access rights, or give a folder. ({_first_line(error)})"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"the config of {source.name!r} cannot be read: {_first_line(error)}") from error
+
+
+def _check_kind(config: Any, source: Source) -> None:
+    """Raise a UserError unless transformers has an image-text-to-text model for this config."""
+    remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or remote:
+        return
+    kind = config.model_type
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        what = "a text-only language model, which cannot see images"
+    elif hasattr(config, "vision_config") or hasattr(config, "patch_size") or hasattr(config, "image_size"):
+        what = "an image encoder, which cannot answer; use it as --reference"
+    else:
+        what = "a model of a kind that transformers does not load for images and text"
+    known = ", ".join(sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
+    raise UserError(
+        f"{source.name!r} is {what} (model_type {kind!r}). Expected a vision-language checkpoint of one of: {known}"
+    )
+
+
+def _dtype(config: Any, wish: str, device: torch.device | None) -> tuple[torch.dtype | str, str]:
+    """The number format to load in and a note on it; 'auto' is the checkpoint's own, in float32 on a CPU if half."""
+    if wish != "auto":
+        if wish not in DTYPES:
+            raise unknown("dtype", wish, ["auto", *DTYPES])
+        return DTYPES[wish], f"dtype: {wish}, asked for"
+    stored = _stored_dtype(config)
+    if stored is None:
+        return "auto", ""
+    name = str(stored).removeprefix("torch.")
+    if stored in _HALF and device is not None and device.type == "cpu":
+        return torch.float32, f"dtype: float32, since a CPU is slow and inexact in the checkpoint's {name}"
+    return stored, f"dtype: {name}, the checkpoint's own"
+
+
+def _stored_dtype(config: Any) -> torch.dtype | None:
+    for one in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))):
+        dtype = getattr(one, "dtype", None)
+        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if isinstance(dtype, torch.dtype):
+            return dtype
+    return None
+
+
+def _processor(source: Source, trust_remote_code: bool) -> Any:
+    expected = "a processor_config.json or preprocessor_config.json and the tokenizer's files"
+    try:
+        processor = load_processor(
+            source.location, revision=source.revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise UserError(
+            f"the processor of {source.name!r} cannot be loaded: expected {expected} beside the weights. "
+            f"Copy them from the model this one was made from. ({_first_line(error)})"
+        ) from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise UserError(
+            f"{source.name!r} has only a {type(processor).__name__} and no processor for images and text: expected "
+            f"{expected}. Copy them from the model this one was made from."
+        )
+    return processor
+
+
+def _model(source: Source, options: dict[str, Any], device: torch.device | None) -> tuple[Any, str]:
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source.location, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise UserError(f"the model {source.name!r} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        some = ", ".join(missing[:3])
+        raise UserError(
+            f"the checkpoint {source.name!r} lacks {len(missing)} of its weights ({some}{', ...' if missing[3:] else ''}); "
+            "expected all of them, since transformers would fill them with random numbers. Is a shard missing?"
+        )
+    note = ""
+    if options["dtype"] == "auto" and model.dtype in _HALF and device is not None and device.type == "cpu":
+        note = f"dtype: float32, since a CPU is slow and inexact in the checkpoint's {model.dtype}"
+        model = model.float()
+    return (model if device is None else model.to(device)), note
+
+
+def _with_adapter(model: Any, adapter: str) -> tuple[Any, Fingerprint]:
+    folder = Path(adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"no adapter at {adapter!r}: expected a folder with an adapter_config.json, as PEFT saves it"
+        )
+    peft = need("peft", why=f"the adapter {adapter!r}", extra="dev")
+    try:
+        wrapped = peft.PeftModel.from_pretrained(model, str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"the adapter {adapter!r} does not fit the model: {_first_line(error)}") from error
+    if wrapped.active_peft_config.is_prompt_learning:
+        raise UserError(
+            f"the adapter {adapter!r} learns a prompt ({wrapped.active_peft_config.peft_type}), which is "
+            "not supported; expected one that changes weights, such as LoRA"
+        )
+    return wrapped, fingerprint(Source(kind="local", name=str(folder)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]

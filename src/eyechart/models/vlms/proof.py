@@ -1,0 +1,134 @@
+"""What a VLM proves about itself on two pictures before it is used: where the image goes, and what may be shared."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eyechart.core.errors import Incapable, UserError
+from eyechart.core.records import Prompt
+from eyechart.models.vlms.generating import greedy_config, next_scores, run_generate
+from eyechart.models.vlms.prompting import REFUSALS, Prompting, image_positions
+from eyechart.models.vlms.scoring import forced, shared
+from eyechart.models.vlms.towers import Towers, resolve_towers
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+_HALF = 0.1
+"""Share of the logits' spread by which two ways to the same number may differ: rounding lies far below it, a
+wrong mask or position far above. In half precision rounding alone reaches some hundredths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What was found. A reason is empty where the thing works."""
+
+    towers: Towers | None
+    why_no_towers: str
+    why_no_batches: str
+    """Prompts are answered one at a time when a batch does not give the same numbers."""
+
+    why_not_shared: str
+    """Options are scored with a pass of their own each when sharing the prompt does not give the same numbers."""
+
+    image_ids_hold: bool
+    """Whether the image token's positions are where the image was seen to enter; else it is followed each time."""
+
+
+def prove(model: Any, prompting: Prompting) -> Proof:
+    """Run a model on two small pictures and compare ways that must agree. Call it inside `undisturbed`.
+
+    Raises:
+        UserError: the model cannot run on an image at all.
+    """
+    prompts = [
+        Prompt(text="Is there a line?", images=(probe_picture(96, 64),)),
+        Prompt(
+            text="What is on the left side of the picture, and what is on the right?",
+            images=(probe_picture(64, 150),),
+        ),
+    ]
+    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    try:
+        inputs = prompting.inputs(prompts[:1])
+        alone = next_scores(model, inputs, config)
+    except REFUSALS as error:
+        raise UserError(
+            f"{type(model).__name__} fails on a plain picture with its own processor "
+            f"({type(prompting.processor).__name__}): {error}. Do model and processor belong together?"
+        ) from error
+    towers, why = _towers(model, lambda: run_generate(model, inputs, config))
+    positions = image_positions(inputs, prompting.image_token_id)
+    seen = towers.flow.positions if towers is not None and towers.flow is not None else None
+    return Proof(
+        towers=towers,
+        why_no_towers=why,
+        why_no_batches=_batches(model, prompting, prompts, alone),
+        why_not_shared=_shares(model, prompting, prompts[0]),
+        image_ids_hold=positions is not None and (seen is None or set(seen) <= set(positions)),
+    )
+
+
+def probe_picture(width: int, height: int) -> Image.Image:
+    """A picture with edges at many scales, the same each time."""
+    y, x = np.mgrid[:height, :width]
+    channels = [(x * 7 + y * 3) % 256, (x * y) % 256, ((x // 9 + y // 5) % 2) * 255]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def agree(first: Tensor, second: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two rows of logits or log-probabilities are equal but for rounding."""
+    spread = float(first.std()) if first.numel() > 1 else 1.0
+    worst = float((first - second).abs().max())
+    return worst <= _TOLERANCE.get(dtype, _HALF) * max(spread, 1e-6)
+
+
+def _towers(model: Any, run: Any) -> tuple[Towers | None, str]:
+    try:
+        return resolve_towers(model, run=run), ""
+    except Incapable as error:
+        return None, str(error)
+
+
+def _batches(model: Any, prompting: Prompting, prompts: Sequence[Prompt], alone: Tensor) -> str:
+    """Why prompts cannot share a batch: it fails, or a row is not what it is alone."""
+    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    try:
+        together = next_scores(model, prompting.inputs(prompts), config)
+        other = next_scores(model, prompting.inputs(prompts[1:]), config)
+    except REFUSALS as error:
+        return f"pictures of different sizes do not go into one batch: {str(error)[:200]}"
+    if not agree(alone[0], together[0], model.dtype) or not agree(other[0], together[1], model.dtype):
+        worst = max(float((alone[0] - together[0]).abs().max()), float((other[0] - together[1]).abs().max()))
+        return f"a reply would depend on the other prompts in its batch (logits differ by {worst:.2g})"
+    return ""
+
+
+def _shares(model: Any, prompting: Prompting, prompt: Prompt) -> str:
+    """Why options cannot share one pass over the prompt: it fails, or gives other numbers than a pass each."""
+    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    options = _probe_options(prompting.tokenizer)
+    inputs = prompting.inputs([prompt])
+    plain = forced(model, inputs, config, options)
+    try:
+        once = shared(model, inputs, config, options)
+    except REFUSALS as error:
+        return f"the state after the prompt cannot be taken up again: {str(error)[:200]}"
+    first, second = (torch.tensor([score for row in rows for score in row]) for rows in (plain, once))
+    if not agree(first, second, model.dtype):
+        return f"shared and separate passes differ by {float((first - second).abs().max()):.2g}"
+    return ""
+
+
+def _probe_options(tokenizer: Any) -> list[list[int]]:
+    """Two options of several tokens, of different lengths."""
+    words = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("yes and no", "the left one, 7")
+    ]
+    return [ids[:4] for ids in words]

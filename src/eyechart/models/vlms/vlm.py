@@ -1,0 +1,434 @@
+"""One vision-language model behind one face: ask it, score options, read its states, and say what it cannot do."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+
+from eyechart.core.errors import Incapable, UserError, unknown
+from eyechart.core.records import Capability, Prompt
+from eyechart.models.sources import Fingerprint
+from eyechart.models.vlms import loading
+from eyechart.models.vlms.capabilities import missing
+from eyechart.models.vlms.generating import generate_new, greedy_config, run_generate
+from eyechart.models.vlms.objects import is_encoder_decoder, tokenizer_of, undisturbed
+from eyechart.models.vlms.proof import Proof, probe_picture, prove
+from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
+from eyechart.models.vlms.scoring import continuations, cut_inputs, forced, shared
+from eyechart.models.vlms.states import (
+    HiddenStates,
+    VisionStates,
+    language_states,
+    pick_layers,
+    vision_states,
+)
+from eyechart.models.vlms.towers import AttentionSite, TowerName, Towers, resolve_towers, unwrapped
+
+logger = logging.getLogger(__name__)
+
+
+def load_vlm(
+    text: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    dtype: str = "auto",
+    attn: str | None = None,
+    adapter: str | None = None,
+    trust_remote_code: bool = False,
+) -> "VLM":
+    """Load a VLM and prove on two small pictures what it can do.
+
+    Args:
+        text: a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), a checkpoint folder, or `zoo:NAME`.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` takes the fastest there is.
+        device_map: handed to transformers, to spread a model over devices; then `device` must not be given.
+        dtype: `float32`, `float16`, `bfloat16`, or `auto`: the checkpoint's own, in float32 on a CPU if it is half.
+        attn: `eager`, `sdpa` and what else transformers knows; None leaves the choice to transformers.
+        adapter: folder of a PEFT adapter to put on the model.
+        trust_remote_code: run code that comes with the checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint, it is no VLM, weights, processor or adapter are missing or do not
+            fit, or the model fails on a plain picture.
+    """
+    loaded = loading.load(
+        text,
+        revision=revision,
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        attn=attn,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+    )
+    return VLM(
+        loaded.model,
+        loaded.processor,
+        fingerprint=loaded.fingerprint,
+        adapter=loaded.adapter,
+        notes=loaded.notes,
+    )
+
+
+class VLM:
+    """A vision-language model of any architecture that transformers loads for images and text.
+
+    Every method leaves model and processor as it found them. What a model lacks is in `cannot`, with the reason.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        fingerprint: Fingerprint,
+        adapter: Fingerprint | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.model = unwrapped(model)
+        """The transformers model; a PEFT wrapper's layers are inside it."""
+
+        if _prompt_learning(model):
+            raise UserError(
+                f"the PEFT wrapper {type(model).__name__} learns a prompt; expected one such as LoRA"
+            )
+        self.processor = processor
+        self.tokenizer = tokenizer_of(processor)
+        self.id = fingerprint.id
+        self.revision = fingerprint.revision
+        self.sha256 = fingerprint.sha256
+        self.adapter = adapter
+        with undisturbed(self.model, processor):
+            self.prompting = Prompting(self.model, processor)
+            self.proof: Proof = prove(self.model, self.prompting)
+        self.notes = (*notes, *_notes(self.prompting, self.proof))
+        """Choices made for this model that its results depend on, in words."""
+
+    @classmethod
+    def from_objects(cls, model: Any, processor: Any, *, name: str | None = None) -> "VLM":
+        """A VLM from a model and processor in memory; both stay as they are, where they are.
+
+        Raises:
+            UserError: the processor has no image half or no tokenizer, or the model fails on a plain picture.
+        """
+        if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+            raise UserError(
+                f"a {type(processor).__name__} was given; expected a processor with an image_processor and a "
+                "tokenizer, as AutoProcessor loads it for a vision-language model"
+            )
+        path = getattr(unwrapped(model), "name_or_path", "") or type(unwrapped(model)).__name__
+        return cls(model, processor, fingerprint=Fingerprint(id=name or path, revision=None, sha256=None))
+
+    # ------------------------------------------------------------------------------------- what it is
+
+    @property
+    def architecture(self) -> str:
+        """The class of the model."""
+        return type(self.model).__name__
+
+    @property
+    def trained(self) -> bool:
+        """False for the random-weight models that Eyechart makes itself."""
+        return not getattr(self.model.config, "eyechart_untrained", False)
+
+    @property
+    def dtype(self) -> str:
+        """The number format of the weights."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> str:
+        """Where the weights are; several devices are joined by commas."""
+        spread = {str(parameter.device) for parameter in self.model.parameters()}
+        return ", ".join(sorted(spread))
+
+    @property
+    def attn(self) -> str:
+        """The attention implementation in use; where the towers differ, each tower's."""
+        names = {"model": self.model.config._attn_implementation}
+        if self.proof.towers is not None:
+            towers = {"vision": self.proof.towers.vision, "language": self.proof.towers.language}
+            names = {
+                k: m.config._attn_implementation for k, m in towers.items() if hasattr(m, "config")
+            } or names
+        return next(iter(names.values())) if len(set(names.values())) == 1 else str(names)
+
+    @property
+    def template(self) -> str:
+        """How prompts are laid out, in words; begins with `none:` without a chat template."""
+        return self.prompting.note
+
+    @cached_property
+    def cannot(self) -> dict[Capability, str]:
+        """The capabilities this model lacks, each with the reason."""
+        return missing(self.model, self.proof.towers, self.proof.why_no_towers)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this model can be asked for."""
+        return frozenset(Capability) - frozenset(self.cannot)
+
+    def require(self, capability: Capability, *, for_: str) -> None:
+        """Go on only if the model has a capability.
+
+        Raises:
+            Incapable: it has not; the text names the model, the capability, what needs it, and why it is missing.
+        """
+        if capability in self.cannot:
+            raise Incapable(
+                f"{for_} needs the capability {capability.value!r}, which {self.id} ({self.architecture}) does not "
+                f"have: {self.cannot[capability]}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The `model` block of results.json and manifest.json."""
+        return {
+            "id": self.id,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "architecture": self.architecture,
+            "adapter": None
+            if self.adapter is None
+            else {"id": self.adapter.id, "sha256": self.adapter.sha256},
+            "capabilities": sorted(capability.value for capability in self.capabilities),
+            "cannot": {capability.value: why for capability, why in sorted(self.cannot.items())},
+            "trained": self.trained,
+            "dtype": self.dtype,
+            "device": self.device,
+            "attn": self.attn,
+            "template": self.template,
+            "notes": list(self.notes),
+        }
+
+    # ------------------------------------------------------------------------------------- asking it
+
+    def render(self, prompt: Prompt) -> str:
+        """The text a prompt becomes, image tokens not yet repeated."""
+        return self.prompting.render(prompt)
+
+    def inputs(self, prompts: Sequence[Prompt]) -> Inputs:
+        """The tensors the model is fed for a batch of prompts."""
+        with undisturbed(self.model, self.processor):
+            return self.prompting.inputs(prompts)
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
+        """Greedy replies, new text only.
+
+        Prompts go through the model in one batch, or one at a time where `notes` says so; a prompt's reply does
+        not depend on the others but for rounding.
+
+        Raises:
+            Incapable: a prompt has no image and the model cannot do without.
+        """
+        self.require(Capability.GENERATE, for_="generating replies")
+        self._check_text_only(prompts)
+        config = greedy_config(self.model, self.tokenizer, max_new_tokens=max_new_tokens)
+        replies = [""] * len(prompts)
+        with undisturbed(self.model, self.processor):
+            for places in self._batches(prompts):
+                inputs = self.prompting.inputs([prompts[place] for place in places])
+                for place, tokens in zip(places, generate_new(self.model, inputs, config), strict=True):
+                    replies[place] = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return replies
+
+    def option_scores(
+        self, prompt: Prompt, options: Sequence[str], *, per_token: bool = False
+    ) -> tuple[float, ...]:
+        """The log-probability of each option as the continuation of the prompt, in nats.
+
+        The prompt with its images is read once for all options (where it cannot be, `notes` says so). An option
+        follows the rendered prompt exactly as it is written: put `join` before it, the space that many prompts need.
+        The end of the reply is not scored. In an encoder-decoder the option is the decoder's text from its start.
+
+        Args:
+            per_token: divide each by its number of tokens.
+
+        Raises:
+            UserError: there are no options, or one is empty.
+            Incapable: the model cannot be asked without an image, and the prompt has none.
+        """
+        self.require(Capability.OPTION_SCORES, for_="scoring options")
+        if not options or not all(options):
+            raise UserError(f"options must be one or more texts that are not empty, got {list(options)!r}")
+        self._check_text_only([prompt])
+        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        way = forced if self.proof.why_not_shared else shared
+        with undisturbed(self.model, self.processor):
+            inputs = self.prompting.inputs([prompt])
+            asked = self._continuations(prompt, options, inputs)
+            scores = way(self.model, cut_inputs(inputs, asked.cut), config, asked.tokens)
+        return tuple(sum(each) / (len(each) if per_token else 1) for each in scores)
+
+    @cached_property
+    def join(self) -> str:
+        """What belongs between a rendered prompt and an option: nothing after white space or a special token, else
+        a space.
+        """
+        if is_encoder_decoder(self.model):
+            return ""
+        last = self.inputs([Prompt(text="a", images=(probe_picture(64, 64),))])["input_ids"][0, -1]
+        bare = int(last) in self.tokenizer.all_special_ids or not self.tokenizer.decode([int(last)]).strip()
+        return "" if bare else " "
+
+    # ------------------------------------------------------------------------------------- reading it
+
+    @property
+    def towers(self) -> Towers:
+        """The model's parts.
+
+        Raises:
+            Incapable: it has no vision tower of its own.
+        """
+        if self.proof.towers is None:
+            raise Incapable(self.proof.why_no_towers)
+        return self.proof.towers
+
+    def self_attentions(self, tower: TowerName) -> tuple[AttentionSite, ...]:
+        """The self-attention modules of a tower in layer order, one for each block that has one."""
+        return self.towers.self_attentions(tower)
+
+    def image_positions(self, prompt: Prompt) -> tuple[int, ...]:
+        """Where the language model's sequence holds the prompt's images.
+
+        Raises:
+            Incapable: the image does not stand in the sequence.
+        """
+        return self._image_positions(self.inputs([prompt]))
+
+    def hidden_states(
+        self, prompt: Prompt, *, positions: Sequence[int] | str = "image", layers: Sequence[int] | None = None
+    ) -> HiddenStates:
+        """The language model's states at the image positions, or at others.
+
+        Args:
+            positions: `image`, `all`, or positions in the prompt's sequence, negative ones from its end.
+            layers: layer numbers to keep, 0 for what the first block reads; None for all.
+
+        Raises:
+            Incapable: image positions are asked for and the image does not stand in the sequence, or the model
+                does not give its states.
+            UserError: there is no such layer or position.
+        """
+        if positions == "image":
+            self.require(Capability.HIDDEN_STATES, for_="reading hidden states at image positions")
+        inputs = self.inputs([prompt])
+        ids = tuple(inputs["input_ids"][0].tolist())
+        holds_image = Capability.HIDDEN_STATES not in self.cannot and bool(prompt.images)
+        image = self._image_positions(inputs) if holds_image else ()
+        with undisturbed(self.model, self.processor):
+            states, normed = language_states(self.model, inputs, self.towers)
+        kept = _positions(positions, image, len(ids))
+        numbers = pick_layers(states, layers)
+        place = torch.tensor(kept, dtype=torch.long)
+        return HiddenStates(
+            layers=torch.stack([states[number][place.to(states[number].device)].cpu() for number in numbers]),
+            layer_numbers=numbers,
+            last_layer=len(states) - 1,
+            last_is_normed=normed,
+            positions=kept,
+            image_positions=image,
+            grid=self._grid(prompt, image),
+            input_ids=ids,
+            of_encoder=self.towers.language_encoder,
+        )
+
+    def vision_states(
+        self, images: Sequence[Image.Image], *, layers: Sequence[int] | None = None
+    ) -> list[VisionStates]:
+        """The vision tower's states for each image, one image at a time.
+
+        Raises:
+            Incapable: the model has no vision tower, or its blocks hold states of different shapes.
+            UserError: there is no such layer.
+        """
+        towers = self.towers
+        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        found = []
+        with undisturbed(self.model, self.processor):
+            for image in images:
+                inputs = self.prompting.inputs([Prompt(text="a", images=(image,))])
+                states = vision_states(towers, lambda fed=inputs: run_generate(self.model, fed, config))
+                numbers = pick_layers(states, layers)
+                kept = torch.stack([states[number].cpu() for number in numbers])
+                found.append(VisionStates(layers=kept, layer_numbers=numbers))
+        return found
+
+    # ------------------------------------------------------------------------------------- details
+
+    def _batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Places of prompts that go through the model together: as many images each, or one by one."""
+        if self.proof.why_no_batches:
+            return [[place] for place in range(len(prompts))]
+        groups: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(len(prompt.images), []).append(place)
+        return list(groups.values())
+
+    def _check_text_only(self, prompts: Sequence[Prompt]) -> None:
+        if any(not prompt.images for prompt in prompts) and self.why_no_text_only:
+            raise Incapable(
+                f"{self.id} ({self.architecture}) cannot be asked without an image: {self.why_no_text_only}"
+            )
+
+    @cached_property
+    def why_no_text_only(self) -> str:
+        """Why the model cannot answer a prompt without an image; empty when it can."""
+        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        with undisturbed(self.model, self.processor):
+            try:
+                generate_new(self.model, self.prompting.inputs([Prompt(text="Hello.")]), config)
+            except REFUSALS as error:
+                return f"{type(error).__name__}: {str(error)[:200]}"
+        return ""
+
+    def _continuations(self, prompt: Prompt, options: Sequence[str], inputs: Inputs) -> Any:
+        if is_encoder_decoder(self.model):
+            return continuations(self.tokenizer, "", options, [])
+        fed = inputs["input_ids"][0].tolist()
+        return continuations(self.tokenizer, self.prompting.render(prompt), options, fed)
+
+    def _image_positions(self, inputs: Inputs) -> tuple[int, ...]:
+        self.require(Capability.HIDDEN_STATES, for_="finding image positions")
+        named = image_positions(inputs, self.prompting.image_token_id) if self.proof.image_ids_hold else None
+        if named is not None:
+            return named
+        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        with undisturbed(self.model, self.processor):
+            towers = resolve_towers(self.model, run=lambda: run_generate(self.model, inputs, config))
+        assert towers.flow is not None
+        return towers.flow.positions
+
+    def _grid(self, prompt: Prompt, image: tuple[int, ...]) -> tuple[int, int] | None:
+        return None
+
+
+def _notes(prompting: Prompting, proof: Proof) -> tuple[str, ...]:
+    notes = [f"template: {prompting.note}"]
+    if proof.why_no_batches:
+        notes.append(f"prompts are answered one at a time: {proof.why_no_batches}")
+    if proof.why_not_shared:
+        notes.append(f"options are scored with a pass of their own each: {proof.why_not_shared}")
+    return tuple(notes)
+
+
+def _positions(wanted: Sequence[int] | str, image: tuple[int, ...], length: int) -> tuple[int, ...]:
+    if wanted == "image":
+        return image
+    if wanted == "all":
+        return tuple(range(length))
+    if isinstance(wanted, str):
+        raise unknown("kind of positions", wanted, ["image", "all"])
+    for position in wanted:
+        if not -length <= position < length:
+            raise UserError(f"no position {position}: this prompt has {length} positions, 0 to {length - 1}")
+    return tuple(position % length for position in wanted)
+
+
+def _prompt_learning(model: Any) -> bool:
+    config = getattr(model, "active_peft_config", None)
+    return bool(getattr(config, "is_prompt_learning", False))
