@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from extras_shim import mend_torchvision
 from pictures import picture
 
 # Before anything imports torch or huggingface_hub, which read these once.
@@ -16,6 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+mend_torchvision()
 
 LOCAL = ("localhost", "127.0.0.1", "::1", "", None)
 

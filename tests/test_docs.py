@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from eyechart.cli import main
 from eyechart.world import draw_pictures
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import eyechart
 import pytest
+
+import eyechart
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "eyechart"
@@ -29,7 +30,9 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 )
 def test_importing_and_help_load_nothing_heavy(code):
     heavy = "torch", "transformers", "pyarrow", "datasets", "scipy", "PIL"
-    done = run_python(f"{code}\nimport sys, json\nprint()\nprint(json.dumps([m for m in {heavy!r} if m in sys.modules]))")
+    done = run_python(
+        f"{code}\nimport sys, json\nprint()\nprint(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 

@@ -54,7 +54,7 @@ def test_clusters_of_many_sizes_against_a_plain_loop():
     found = cluster_bootstrap(values, labels, resamples=20_000, level=0.9, seed=1)
     assert found.value == pytest.approx(values.mean())
     by_hand = clusters_by_hand(values, labels, level=0.9, resamples=6_000, seed=2)
-    assert limits(found) == pytest.approx(by_hand, abs=0.03 * np.ptp(by_hand))
+    assert limits(found) == pytest.approx(by_hand, abs=0.04 * np.ptp(by_hand))
 
 
 def test_three_clusters_against_all_27_draws():
@@ -67,9 +67,10 @@ def test_three_clusters_against_all_27_draws():
         assert limits(found) == pytest.approx(exact)
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_single_item_clusters_against_scipy(method):
-    values = np.random.default_rng(5).exponential(size=40)
+def test_single_item_clusters_against_scipy(method, tied):
+    values = np.array([1.0] * 5 + [0.0] * 35) if tied else np.random.default_rng(5).exponential(size=40)
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method=method, rng=np.random.default_rng(1)
     ).confidence_interval
@@ -235,7 +236,7 @@ def test_one_arm_against_a_plain_loop():
     found = hierarchical_bootstrap(values, resamples=20_000, seed=1)
     by_hand = crossed_by_hand(None, values, paired=False, resamples=8_000, seed=2)
     assert found.value == pytest.approx(values.mean())
-    assert limits(found) == pytest.approx(by_hand, abs=0.03 * np.ptp(by_hand))
+    assert limits(found) == pytest.approx(by_hand, abs=0.04 * np.ptp(by_hand))
     assert (found.n, found.clusters, found.runs) == (240, 40, 6)
 
 
@@ -243,9 +244,9 @@ def test_one_arm_against_a_plain_loop():
 def test_two_arms_against_a_plain_loop(runs):
     first, second = two_arms(runs=(6, 6))
     found = hierarchical_difference(first, second, runs=runs, resamples=20_000, seed=1)
-    by_hand = crossed_by_hand(first, second, paired=runs == "paired", resamples=8_000, seed=2)
+    by_hand = crossed_by_hand(first, second, paired=runs == "paired", resamples=4_000, seed=2)
     assert found.value == pytest.approx(second.mean() - first.mean())
-    assert limits(found) == pytest.approx(by_hand, abs=0.03 * np.ptp(by_hand))
+    assert limits(found) == pytest.approx(by_hand, abs=0.04 * np.ptp(by_hand))
     assert found.method == f"crossed bootstrap over {runs} runs and pairs, percentile"
 
 

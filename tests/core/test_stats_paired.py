@@ -92,8 +92,8 @@ def test_the_interval_written_out_and_its_symmetries(table):
 
 
 def test_coverage_of_the_interval_and_size_of_the_test_by_enumeration():
-    """All 816 tables of 15 pairs, weighted by multinomial chances, for 40 planted pairs of models."""
-    n = 15
+    """All 455 tables of 12 pairs, weighted by multinomial chances, for 40 planted pairs of models."""
+    n = 12
     every = np.array([t for t in itertools.product(range(n + 1), repeat=3) if sum(t) <= n])
     every = np.column_stack([every, n - every.sum(axis=1)])
     found = [mcnemar_exact(*answers(*table)) for table in every.tolist()]
@@ -106,7 +106,7 @@ def test_coverage_of_the_interval_and_size_of_the_test_by_enumeration():
         covered.append(chances @ ((low <= difference) & (difference <= high)))
         even = np.array([shares[0], (shares[1] + shares[2]) / 2, (shares[1] + shares[2]) / 2, shares[3]])
         assert stats.multinomial.pmf(every, n, even) @ (p <= 0.05) <= 0.05
-    assert min(covered) > 0.92
+    assert min(covered) > 0.91
     assert 0.945 < np.mean(covered) < 0.98
 
 

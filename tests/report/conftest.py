@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def make_folder(
 ) -> Folder:
     """A folder with every kind of outcome, some suspects, one quarantined input and one warning."""
     rng = random.Random(seed)
-    folder = Folder(block=_block(), manifest=_manifest(), quarantine=[_BROKEN])
+    folder = Folder(block=_block(), manifest=_manifest(), quarantine=[dict(_BROKEN)])
     for number in range(pairs):
         pattern = patterns[number % len(patterns)]
         outcomes = [rng.choices(("right", "wrong", "unread"), (5, 4, 1))[0] for _ in range(2)]
@@ -251,6 +252,88 @@ def _manifest() -> dict[str, Any]:
         "seed": 0,
         "batch_size": {"value": 8, "reason": "the largest that fitted"},
     }
+
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+@dataclass
+class Node:
+    """An element of a parsed page."""
+
+    tag: str
+    attrs: dict[str, str]
+    children: list["Node | str"] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All text inside, with runs of white space as one space."""
+        parts = (child if isinstance(child, str) else f" {child.text} " for child in self.children)
+        return " ".join("".join(parts).split())
+
+    def inside(self) -> list["Node"]:
+        """This element and all below it, in the page's order."""
+        below = (node for child in self.children if isinstance(child, Node) for node in child.inside())
+        return [self, *below]
+
+    def all(self, tag: str = "", **attrs: str) -> list["Node"]:
+        """The elements below with this tag and these attributes; `class_` asks for one class among several."""
+        wanted = attrs.pop("class_", None)
+        return [
+            node
+            for node in self.inside()[1:]
+            if (not tag or node.tag == tag)
+            and (wanted is None or wanted in node.attrs.get("class", "").split())
+            and all(node.attrs.get(name) == value for name, value in attrs.items())
+        ]
+
+    def one(self, tag: str = "", **attrs: str) -> "Node":
+        """The only such element."""
+        found = self.all(tag, **attrs)
+        assert len(found) == 1, f"{len(found)} elements {tag} {attrs}"
+        return found[0]
+
+
+class _Builder(HTMLParser):
+    """A tree out of a page; a tag closed out of order fails the test."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack = [Node("#root", {})]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
+        node = Node(tag, {name: value or "" for name, value in attrs})
+        self.stack[-1].children.append(node)
+        if tag not in VOID:
+            self.stack.append(node)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack[-1].tag == tag, f"</{tag}> closes <{self.stack[-1].tag}>"
+        self.stack.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.stack[-1].children.append(data)
+
+
+def read_page(path: Path) -> Node:
+    """The page as a tree; every element must be closed."""
+    builder = _Builder()
+    builder.feed(path.read_text(encoding="utf-8"))
+    builder.close()
+    assert [node.tag for node in builder.stack] == ["#root"]
+    return builder.stack[0]
+
+
+@pytest.fixture(name="read_page")
+def _read_page() -> Callable[[Path], Node]:
+    return read_page
 
 
 @pytest.fixture

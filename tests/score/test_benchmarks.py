@@ -309,7 +309,7 @@ def test_a_row_that_is_wrong_is_named_with_what_is_wrong(cells, complaint, tmp_p
 def test_an_image_of_no_known_kind(tmp_path, drawn):
     rows = paired_rows(drawn(2))
     rows[0]["image"] = 7
-    with pytest.raises(UserError, match=r"item 'q0': the image is 7; expected a path or bytes"):
+    with pytest.raises(UserError, match=r"item 'q0': the image is '7'; expected a path or bytes"):
         load_benchmark(write_table(rows, tmp_path, "json"))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eyechart.core.records import Item, Outcome
 from eyechart.score import LABEL_STYLES, grade_reply, grade_scores, read_choice
-from eyechart.score.replies import choices, named, plain, words
+from eyechart.score.replies import choices, mentions, plain, words
 
 PLAIN = ("Tall", "Wide")
 OPEN = ("Open", "Closed")
@@ -107,6 +107,8 @@ READ = [
     ("OK", ("OK/SELECT", "OK"), 1),
     ("Happy Easter!", ('"Happy Easter"', '"Happy Easter!"'), 1),
     ('"Happy Easter"', ('"Happy Easter"', '"Happy Easter!"'), 0),
+    ('(A) "Happy Easter"', ('"Happy Easter"', '"Happy Easter!"'), 0),
+    ("The answer is incorrect.", ("Correct", "Incorrect"), 1),
     ("I cannot tell", ("A dog", "I cannot tell"), 1),
     # the same over and over
     ("B\n" * 5000, PLAIN, 1),
@@ -170,6 +172,7 @@ UNREAD = [
     ("B is correct.", ("Correct", "Incorrect")),
     ("A\nThe answer is B.", OPEN),
     ("2", ("12", "1", "2 or more")),
+    ("Happy Easter.", ('"Happy Easter"', '"Happy Easter!"')),
     # denied, asked, supposed
     ("not open", OPEN),
     ("not A", OPEN),
@@ -325,7 +328,7 @@ def test_the_option_read_occurs_in_the_reply_and_a_second_one_only_before_a_stat
     assert {word.text for word in words(plain(reply))} & {
         "ab"[choice], OPEN[choice].lower()
     }  # fmt: skip
-    if not named(plain(reply), known) <= {choice}:
+    if any(choice not in mention for mention in mentions(plain(reply), known)):
         assert any(word in plain(reply).lower() for word in ("answer", "option", "choose", "correct", "is"))
 
 
@@ -380,4 +383,5 @@ def test_what_a_text_may_name():
         "c": {2},
         "it's": set(),
     }.items():
-        assert named(text, known) == found, text
+        assert set().union(*mentions(text, known)) == found, text
+    assert mentions("happy", choices(("Happy", "Happy!"), ("A", "B"))) == [{0, 1}]

@@ -34,7 +34,9 @@ def _version(value: bool) -> None:  # noqa: FBT001 -- typer calls it with the fl
 @app.callback()
 def options(
     *,
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     """Common entry of all commands."""
 

@@ -13,7 +13,18 @@ import typer
 from eyechart import __version__
 from eyechart.cli.console import emit
 
-REQUIRED = ("torch", "transformers", "accelerate", "peft", "safetensors", "huggingface_hub", "pyarrow", "numpy", "scipy", "Pillow")
+REQUIRED = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "huggingface_hub",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "Pillow",
+)
 OPTIONAL = {
     "timm": "encoders named timm:... (pip install 'eyechart[timm]')",
     "open_clip_torch": "encoders named open_clip:... (pip install 'eyechart[open-clip]')",
@@ -40,7 +51,9 @@ def check_machine(
 def _examine_machine() -> dict[str, Any]:
     packages = {name: _version(name) for name in REQUIRED}
     optional = {name: _version(name) for name in OPTIONAL}
-    problems = [f"{name} is not installed: pip install eyechart" for name, found in packages.items() if found is None]
+    problems = [
+        f"{name} is not installed: pip install eyechart" for name, found in packages.items() if found is None
+    ]
     device: dict[str, Any] = {}
     if packages["torch"]:
         device, device_problems = _devices()
@@ -84,7 +97,9 @@ def _torchvision_problem() -> list[str]:
     try:
         import torchvision  # type: ignore[import-not-found]  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        return [f"torchvision is installed but does not fit this torch ({error}); install both from the same source"]
+        return [
+            f"torchvision is installed but does not fit this torch ({error}); install both from the same source"
+        ]
     return []
 
 

@@ -24,23 +24,37 @@ def run_exam(
     *,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", help="Benchmarks: an MMVP-shaped folder (images + CSV), or a table with question,"
-                     " options, answer, image, pattern, pair_id. None: a few generated pictures."),
+        typer.Option(
+            "--on",
+            help="Benchmarks: an MMVP-shaped folder (images + CSV), or a table with question,"
+            " options, answer, image, pattern, pair_id. None: a few generated pictures.",
+        ),
     ] = None,
     reference: Annotated[
         str,
-        typer.Option(help="The vision-only encoder that says which pairs do differ; 'none' leaves it out."
-                     " 'auto': facebook/dinov2-base where it can be had."),
+        typer.Option(
+            help="The vision-only encoder that says which pairs do differ; 'none' leaves it out."
+            " 'auto': facebook/dinov2-base where it can be had."
+        ),
     ] = "auto",
+    reference_pooling: Annotated[
+        str | None,
+        typer.Option(help="What stands for the whole image under the reference: cls, mean_patch, projected."),
+    ] = None,
     percentile: Annotated[
         float,
-        typer.Option(help="A pair is a suspect when its similarity reaches this percentile of all image pairs under"
-                     " the model's own encoder and stays below it under the reference."),
+        typer.Option(
+            help="A pair is a suspect when its similarity reaches this percentile of all image pairs under"
+            " the model's own encoder and stays below it under the reference."
+        ),
     ] = 95.0,
     ask: Annotated[
-        str, typer.Option(help="'generate': read the model's reply; 'options': compare the options' likelihoods.")
+        str,
+        typer.Option(help="'generate': read the model's reply; 'options': compare the options' likelihoods."),
     ] = "generate",
-    template: Annotated[str, typer.Option(help="How the question is put: 'letter' or 'free' (MMVP's own form).")] = "letter",
+    template: Annotated[
+        str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
+    ] = "letter",
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 16,
     adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to load on top of the model.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/exam-...).")] = None,
@@ -51,14 +65,18 @@ def run_exam(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="accelerate's device map, such as 'auto'.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: eager, sdpa, flash_attention_2 ...")] = None,
+    attn: Annotated[
+        str | None, typer.Option(help="Attention implementation: eager, sdpa, flash_attention_2 ...")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="The model's revision on the hub.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no weights.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; load no weights.")
+    ] = False,
 ) -> None:
     """Examine vision-language models and write one page a person can read.
 
@@ -66,12 +84,12 @@ def run_exam(
 
     Example:  eyechart exam org/name --on MMVP/ --reference facebook/dinov2-large
     """
-    from eyechart.exam import ExamConfig, examine, plan
     from eyechart.core.config import build
+    from eyechart.exam import ExamConfig, examine, plan
 
     options = {
-        "reference": reference, "percentile": percentile, "ask": ask, "template": template,
-        "max_new_tokens": max_new_tokens, "adapter": adapter, "limit": limit, "seed": seed, "batch_size": batch_size,
+        "reference": reference, "reference_pooling": reference_pooling, "percentile": percentile, "ask": ask, "template": template,
+        "max_new_tokens": max_new_tokens, "adapter": adapter, "limit": limit, "seed": seed, "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size,
         "dtype": dtype, "device": device, "device_map": device_map, "attn": attn, "revision": revision,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip

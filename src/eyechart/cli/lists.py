@@ -6,7 +6,9 @@ import typer
 
 from eyechart.cli.console import emit
 
-app = typer.Typer(help="What there is: models, benchmarks, recipes.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="What there is: models, benchmarks, recipes.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the list as JSON.")]
 
@@ -20,8 +22,14 @@ def list_models(*, json: Json = False) -> None:
     from eyechart import zoo
     from eyechart.models.sources import NAMING, cached_models
 
-    found = {"naming": dict(NAMING), "zoo": [f"zoo:{name}" for name in zoo.names()], "cached": cached_models()}
-    _show(found, json=json, empty={"zoo": "no bundled models in this version", "cached": "none on this machine"})
+    found = {
+        "naming": dict(NAMING),
+        "zoo": [f"zoo:{name}" for name in zoo.names()],
+        "cached": cached_models(),
+    }
+    _show(
+        found, json=json, empty={"zoo": "no bundled models in this version", "cached": "none on this machine"}
+    )
 
 
 @app.command("benchmarks")

@@ -113,7 +113,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which `1e-4` is a number and a repeated key an error."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Look for repeated keys as they stand in the file, before `<<` merges others in."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()

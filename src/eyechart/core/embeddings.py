@@ -34,7 +34,9 @@ class EmbeddingStore:
             with safe_open(shard, framework="numpy") as file:
                 meta = file.metadata() or {}
         except SafetensorError as error:
-            raise UserError(f"{shard} is no readable safetensors file ({error}); delete it to compute it again") from None
+            raise UserError(
+                f"{shard} is no readable safetensors file ({error}); delete it to compute it again"
+            ) from None
         if meta.get("key") != self.key:
             raise UserError(
                 f"{shard} holds embeddings of {meta.get('key')!r}, expected {self.key!r}; use another folder or --fresh"
@@ -74,7 +76,9 @@ class EmbeddingStore:
         """
         absent = self.missing(images)
         if absent:
-            raise KeyError(f"no embedding stored for {absent[0]} (and {len(absent) - 1} more) in {self.folder}")
+            raise KeyError(
+                f"no embedding stored for {absent[0]} (and {len(absent) - 1} more) in {self.folder}"
+            )
         shards = {shard: self._load(shard) for shard in {self._rows[name][0] for name in images}}
         picked = [shards[self._rows[name][0]][self._rows[name][1]] for name in images]
         return np.stack(picked) if picked else np.zeros((0, 0), dtype=np.float32)

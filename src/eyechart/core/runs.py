@@ -5,15 +5,13 @@ records as JSONL and whatever results there are. Each file is written whole or n
 the disk before the next one is asked for. While it is open the folder is locked against other processes.
 """
 
-import errno
-import fcntl
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -21,15 +19,13 @@ import yaml
 from . import files
 from .errors import UserError
 from .files import JsonLines
+from .lock import LOCK, FolderLock
 from .manifest import now, provenance, surroundings
 from .records import Quarantined
 
 log = logging.getLogger(__name__)
 
 CONFIG, MANIFEST, QUARANTINE = "config.yaml", "manifest.json", "quarantine.parquet"
-
-LOCK = ".eyechart.lock"
-"""There while a process has the folder open, and after it was killed."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -44,7 +40,7 @@ QUARANTINE_SCHEMA = pa.schema(
 class RunFolder:
     """One run's folder, open and locked. Made by `RunFolder.open`; a context manager that lets go at the end."""
 
-    def __init__(self, path: Path, lock: "_Lock", manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, lock: FolderLock, manifest: dict[str, Any]) -> None:
         self.path = path
         self._lock = lock
         self._manifest = manifest
@@ -59,7 +55,7 @@ class RunFolder:
         command: Sequence[str],
         fresh: bool = False,
         given: Mapping[str, Any] | None = None,
-    ) -> Self:
+    ) -> "RunFolder":
         """Start a run in `path`, or continue the one there.
 
         Args:
@@ -75,7 +71,7 @@ class RunFolder:
         """
         folder, config = Path(path), json.loads(json.dumps(config, allow_nan=False))
         _check_is_ours(folder)
-        lock = _Lock(folder)
+        lock = FolderLock(folder)
         try:
             files.remove_unfinished(folder)
             manifest = _read_manifest(folder)
@@ -116,52 +112,44 @@ class RunFolder:
     def jsonl(self, name: str, *, key: str | tuple[str, ...]) -> JsonLines:
         """The append-only file `name`, with the records there already; asked for again, it is the same object."""
         if name not in self._lines:
-            self._lines[name] = JsonLines(self._ours(name), key=key)
+            self._lines[name] = JsonLines(self.own(name), key=key)
         elif self._lines[name].key != key:
             raise ValueError(f"{name} is open with key {self._lines[name].key!r}, not {key!r}")
         return self._lines[name]
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file such as `thumbs/<sha256>.jpg`, atomically."""
-        files.write_bytes(self._ours(name), data)
+        files.write_bytes(self.own(name), data)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file in UTF-8, atomically."""
-        files.write_bytes(self._ours(name), text.encode())
+        files.write_bytes(self.own(name), text.encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write indented JSON, atomically; NaN and infinities raise ValueError."""
-        files.write_json(self._ours(name), value)
+        files.write_json(self.own(name), value)
 
     def write_yaml(self, name: str, value: Any) -> None:
         """Write YAML, keys in their order, atomically."""
-        files.write_bytes(self._ours(name), _yaml(value))
+        files.write_bytes(self.own(name), _yaml(value))
 
     def write_table(self, name: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
         """Write Parquet with exactly the columns of `schema`, atomically; same rows, same bytes."""
-        files.write_table(self._ours(name), rows, schema)
+        files.write_table(self.own(name), rows, schema)
 
     def write_quarantine(self, rows: Iterable[Quarantined]) -> None:
         """Write `quarantine.parquet`; an empty one says that nothing was left out."""
         plain = [{"path": row.path, "reason": row.reason, "detail": row.detail} for row in rows]
         self.write_table(QUARANTINE, plain, QUARANTINE_SCHEMA)
 
-    def close(self) -> None:
-        """Close all files and let other processes in."""
-        for lines in self._lines.values():
-            lines.close()
-        self._lock.release()
+    def own(self, name: str) -> Path:
+        """The path of a file of this run, for who writes it by other means; listed, so that `--fresh` removes it.
 
-    def __enter__(self) -> Self:
-        return self
+        A file in a subfolder stands for all of that subfolder with its ending.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _ours(self, name: str) -> Path:
-        """The path of a file of this run; the manifest lists it first, and `--fresh` removes what is listed."""
+        Raises:
+            ValueError: `name` leads out of the folder, is hidden, or is the manifest's.
+        """
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or parts.name in ("", MANIFEST) or parts.name[0] == ".":
             raise ValueError(f"{name!r} is no name for a file of a run folder")
@@ -170,10 +158,28 @@ class RunFolder:
             self.update_manifest(files=[*self._manifest["files"], entry])
         return self.path / name
 
+    def close(self) -> None:
+        """Close all files and let other processes in."""
+        for lines in self._lines.values():
+            lines.close()
+        self._lock.release()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _begin(self, config: Any, command: Sequence[str], given: dict[str, Any]) -> None:
         """The config before the manifest: where there is a manifest, the run can be continued."""
-        files.write_bytes(self.path / CONFIG, _yaml(config))
-        self.update_manifest(**provenance(command), given=given, files=[CONFIG])
+        try:
+            files.write_bytes(self.path / CONFIG, _yaml(config))
+            self.update_manifest(**provenance(command), given=given, files=[CONFIG])
+        except BaseException:
+            (self.path / CONFIG).unlink(missing_ok=True)  # without a manifest nobody would know it as ours
+            raise
 
     def _resume(self) -> None:
         """Note a start that continues an unfinished run, and what has changed around it since the first."""
@@ -224,14 +230,17 @@ def _flat(config: Any, name: str = "") -> dict[str, str]:
 
 def _check_is_ours(folder: Path) -> None:
     """A folder is new, empty, or a run folder; anything else is left alone."""
-    if not folder.exists():
+    try:
+        inside = sorted(one.name for one in folder.iterdir())
+    except FileNotFoundError:
         return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; --out names a folder")
-    inside = [one.name for one in folder.iterdir()]
+    except NotADirectoryError:
+        raise UserError(f"{folder} is a file; --out names a folder") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be looked into ({error.strerror}); choose another --out") from None
     if inside and LOCK not in inside and not _read_manifest(folder):
         raise UserError(
-            f"{folder} is not empty and not a run folder (it holds {sorted(inside)[0]!r}); choose another --out"
+            f"{folder} is not empty and not a run folder (it holds {inside[0]!r}); choose another --out"
         )
 
 
@@ -244,7 +253,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); choose another --out") from None
-    if not isinstance(manifest, dict) or "eyechart" not in manifest:
+    if not isinstance(manifest, dict) or not {"eyechart", "finished", "files"} <= manifest.keys():
         raise UserError(f"{path} is not the manifest of an eyechart run; choose another --out")
     return manifest
 
@@ -253,7 +262,8 @@ def _check_same(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         old = yaml.safe_load((folder / CONFIG).read_bytes())
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{folder / CONFIG} cannot be read ({error}); use --fresh or another --out") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"{folder / CONFIG} cannot be read ({why}); use --fresh or another --out") from None
     changed = differences(old, config)
     if changed:
         listed = "\n  ".join(changed)
@@ -265,7 +275,7 @@ def _check_same(folder: Path, config: Mapping[str, Any]) -> None:
 def _clear(folder: Path, manifest: dict[str, Any]) -> None:
     """Remove the files that `manifest` lists, the manifest last; what else lies in the folder stays."""
     files.write_json(folder / MANIFEST, manifest | {"finished": None})
-    for entry in manifest.get("files", []):
+    for entry in reversed(manifest["files"]):  # the config last, since without it nothing can be continued
         inner, pattern = (folder / entry).parent, (folder / entry).name
         if pattern.startswith("*"):
             made = [path for path in inner.glob("*") if path.is_file() and path.suffix == pattern[1:]]
@@ -273,61 +283,15 @@ def _clear(folder: Path, manifest: dict[str, Any]) -> None:
             made = [inner / pattern]
         for path in made:
             path.unlink(missing_ok=True)
-        if inner != folder and inner.is_dir() and not any(inner.iterdir()):
+        while inner != folder and inner.is_dir() and not any(inner.iterdir()):
             inner.rmdir()
+            inner = inner.parent
     (folder / MANIFEST).unlink()
 
 
 def _yaml(value: Any) -> bytes:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).encode()
-
-
-class _Lock:
-    """An exclusive lock on a folder, by `flock` on a file in it; the system lets go when the process dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._handle = self._take()
-            while not self._still_there():  # its last holder removed it between our open and our lock
-                os.close(self._handle)
-                self._handle = self._take()
-        except OSError as error:
-            raise UserError(
-                f"nothing can be written in {folder} ({error.strerror}); choose another --out"
-            ) from None
-        os.ftruncate(self._handle, 0)
-        os.write(self._handle, f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        """Remove the lock file while it is still ours, then let go; a second call does nothing."""
-        if self._handle >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._handle)
-            self._handle = -1
-
-    def _take(self) -> int:
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(handle, 100).decode(errors="replace").strip() or "unknown"
-            os.close(handle)
-            raise UserError(
-                f"{self._path.parent} is in use by another process (pid {holder}); "
-                "wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            log.warning(
-                "%s: this file system has no locks; let only one process write here", self._path.parent
-            )
-        return handle
-
-    def _still_there(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._handle), self._path.stat())
-        except FileNotFoundError:
-            return False
+    """YAML people can read; where that would not read back the same (PyYAML folds U+0085), with escapes."""
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != value:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
+    return text.encode()

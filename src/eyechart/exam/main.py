@@ -6,13 +6,14 @@ made of the same items, so an interrupted exam ends with the same results as an 
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL.Image import Image
 
 from eyechart.core.config import build
 from eyechart.core.devices import pick_batch_size
@@ -24,7 +25,6 @@ from eyechart.exam.config import ExamConfig, given, rerun_command
 from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json, sample_row
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, compare_pairs
-from eyechart.models.fed import pool
 from eyechart.models.vlms import VLM
 from eyechart.report import summary_sentences, write_report
 from eyechart.score import AskedPrompt, build_prompt, grade_reply, grade_scores, summarise
@@ -81,7 +81,9 @@ def examine(
     folder = Path(out) if out is not None else Path("runs") / config.slug
     stage = Stage(config, folder, in_memory=None if named else VLM.from_objects(model, processor))
     words = command or rerun_command(config, folder)
-    with RunFolder.open(folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)) as run:
+    with RunFolder.open(
+        folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)
+    ) as run:
         if not run.finished:
             _hold(stage, run, progress)
         page = write_report(folder)
@@ -112,7 +114,13 @@ def _hold(stage: Stage, run: RunFolder, progress: Progress) -> None:
     """Ask, look, score, write; each step keeps what an earlier start has done."""
     items = stage.benchmark.items
     batch = _batch_size(stage, run)
-    run.update_manifest(model=stage.vlm.where(), seed=stage.config.seed)
+    reference = stage.reference
+    run.update_manifest(
+        model=stage.vlm.describe(),
+        reference=reference.describe() if reference else None,
+        device_reason=stage.device.reason,
+        seed=stage.config.seed,
+    )
     run.write_quarantine(stage.benchmark.quarantined)
     _thumbnails(items, run)
     graded = _ask(stage, run, batch, progress)
@@ -158,7 +166,8 @@ def _ask(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> list[G
     log = run.jsonl(f"samples_{TASK}.jsonl", key="doc_id")
     if len(log) < len(items):
         stage.vlm.require(
-            Capability.GENERATE if stage.config.ask == "generate" else Capability.OPTION_SCORES, for_="an exam"
+            Capability.GENERATE if stage.config.ask == "generate" else Capability.OPTION_SCORES,
+            for_="an exam",
         )
     for start in range(0, len(items), batch):
         progress("asking", start, len(items))
@@ -178,11 +187,14 @@ def _replies(stage: Stage, asked: Sequence[tuple[Item, AskedPrompt]]) -> list[Gr
     prompts = [Prompt(text=prompt.text, images=(open_image(item.image).image,)) for item, prompt in asked]
     if stage.config.ask == "generate":
         said = stage.vlm.generate(prompts, max_new_tokens=stage.config.max_new_tokens)
-        return [grade_reply(item, reply, prompt.labels) for (item, prompt), reply in zip(asked, said, strict=True)]
-    return [
-        grade_scores(item, stage.vlm.option_scores(shown, prompt.labels), prompt.labels)
-        for (item, prompt), shown in zip(asked, prompts, strict=True)
-    ]
+        return [
+            grade_reply(item, reply, prompt.labels) for (item, prompt), reply in zip(asked, said, strict=True)
+        ]
+    graded = []
+    for (item, prompt), shown in zip(asked, prompts, strict=True):
+        options = [stage.vlm.join(shown) + label for label in prompt.labels]
+        graded.append(grade_scores(item, stage.vlm.option_scores(shown, options), prompt.labels))
+    return graded
 
 
 def _graded_again(row: dict[str, Any]) -> Graded:
@@ -204,23 +216,30 @@ def _look(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> Compa
     if Capability.FED_FEATURES not in stage.vlm.capabilities:
         return None
     images = {item.image_sha256: item.image for item in items}
-
-    def fed(paths: Sequence[Path]) -> Float[np.ndarray, "image dim"]:
-        found = stage.vlm.fed([open_image(path).image for path in paths])
-        return np.stack([pool(one).numpy() for one in found])
-
-    def referee(paths: Sequence[Path]) -> Float[np.ndarray, "image dim"]:
-        assert stage.reference is not None
-        opened = [open_image(path).image for path in paths]
-        return stage.reference.embed(opened, pooling=stage.config.reference_pooling).numpy()
-
-    stages = {"model": (fed, f"{stage.vlm.sha256 or stage.vlm.id}@{stage.vlm.revision}:fed")}
+    own = _embedded(run, "model", stage.fed_key, images, stage.fed_vectors, batch, progress)
+    other = None
     if stage.reference is not None:
-        stages["reference"] = (referee, stage.reference.cache_key(stage.config.reference_pooling))
-    vectors = {}
-    for name, (embed, key) in stages.items():
-        store = EmbeddingStore(run.own(f"embeddings/{name}/shard-00000.safetensors").parent, key)
-        vectors[name] = _embedded(store, images, embed, batch, lambda done, total, n=name: progress(f"looking: {n}", done, total))
-    return compare_pairs(
-        items, list(images), vectors["model"], vectors.get("reference"), percentile=stage.config.percentile, seed=stage.config.seed
-    )
+        key = stage.reference.cache_key(stage.config.reference_pooling)
+        other = _embedded(run, "reference", key, images, stage.reference_vectors, batch, progress)
+    config = stage.config
+    return compare_pairs(items, list(images), own, other, percentile=config.percentile, seed=config.seed)
+
+
+def _embedded(
+    run: RunFolder,
+    name: str,
+    key: str,
+    images: Mapping[str, Path],
+    embed: Callable[[Sequence[Image]], Float[np.ndarray, "image dim"]],
+    batch: int,
+    progress: Progress,
+) -> Float[np.ndarray, "image dim"]:
+    """The vectors of all images in their order; those not stored yet are computed, a shard a batch."""
+    store = EmbeddingStore(run.own(f"embeddings/{name}/shard-00000.safetensors").parent, key)
+    missing = store.missing(images)
+    for start in range(0, len(missing), batch):
+        progress(f"looking ({name})", len(images) - len(missing) + start, len(images))
+        names = missing[start : start + batch]
+        store.add(names, embed([open_image(images[name]).image for name in names]))
+    progress(f"looking ({name})", len(images), len(images))
+    return store.rows(list(images))

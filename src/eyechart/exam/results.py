@@ -20,7 +20,10 @@ SCHEMA = 1
 
 PAIRS_SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("pair_id", "pattern", "item_a", "item_b", "image_a", "image_b")),
+        *(
+            pa.field(name, pa.string())
+            for name in ("pair_id", "pattern", "item_a", "item_b", "image_a", "image_b")
+        ),
         pa.field("similarity_model", pa.float64()),
         pa.field("percentile_model", pa.float64()),
         pa.field("similarity_reference", pa.float64()),
@@ -55,7 +58,9 @@ def sample_row(item: Item, prompt: AskedPrompt, graded: Graded) -> dict[str, Any
 
 def pair_rows(summary: Summary, comparison: Comparison | None) -> list[dict[str, Any]]:
     """The rows of `pairs.parquet`, in the benchmark's order."""
-    similar: Mapping[str, PairSimilarity] = {row.pair_id: row for row in comparison.pairs} if comparison else {}
+    similar: Mapping[str, PairSimilarity] = (
+        {row.pair_id: row for row in comparison.pairs} if comparison else {}
+    )
     rows = []
     for pair in summary.pairs:
         known = similar.get(pair.pair_id)
@@ -96,17 +101,23 @@ def results_json(
                 "unread,none": score.unread.value,
             }
         },
-        "configs": {task: {"benchmark": benchmark.source, "sha256": benchmark.sha256, **to_dict(stage.config)}},
+        "configs": {
+            task: {"benchmark": benchmark.source, "sha256": benchmark.sha256, **to_dict(stage.config)}
+        },
         "versions": {task: SCHEMA},
         "n-shot": {task: 0},
         "n-samples": {task: {"original": n, "effective": n}},
-        "config": {"model": stage.vlm.id, "model_args": to_dict(stage.config), "random_seed": stage.config.seed},
+        "config": {
+            "model": stage.vlm.id,
+            "model_args": to_dict(stage.config),
+            "random_seed": stage.config.seed,
+        },
         "git_hash": manifest["git"]["commit"],
         "transformers_version": importlib.metadata.version("transformers"),
         "date": manifest["started"],
         "eyechart": {
             "schema": SCHEMA,
-            "model": stage.vlm.describe(),
+            "model": {**stage.vlm.describe(), "fed": stage.fed_described},
             "reference": _reference(stage),
             "reference_missing": stage.reference_missing,
             "benchmark": _benchmark(benchmark),
@@ -152,7 +163,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _find(summary: Summary, comparison: Comparison | None) -> dict[str, Any] | None:
-    """Suspects against the other pairs: are the model's failures where its encoder is nearly blind?"""
+    """Suspects against the other pairs: whether the model fails where its encoder is nearly blind."""
     if comparison is None or comparison.threshold_reference is None:
         return None
     right = {pair.pair_id: pair.right for pair in summary.pairs}

@@ -1,16 +1,23 @@
 """What an exam is held on: the model, the benchmark and the reference encoder, each with its identity."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from PIL.Image import Image
+
 from eyechart.core.config import to_dict
 from eyechart.core.devices import pick_device
 from eyechart.core.errors import UserError
-from eyechart.core.records import Benchmark
+from eyechart.core.images import open_image
+from eyechart.core.records import Benchmark, Capability
 from eyechart.exam.config import DEFAULT_REFERENCE, ExamConfig
 from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
+from eyechart.models.fed import POOLING, Fed, fed_features, pool
 from eyechart.models.sources import Fingerprint, fingerprint, parse_source
 from eyechart.models.untrained import make_untrained
 from eyechart.models.vlms import VLM
@@ -82,6 +89,31 @@ class Stage:
                 "device": str(self.device.device),
             },
         }
+
+    @property
+    def fed_key(self) -> str:
+        """What the vectors of `fed_vectors` depend on besides the image."""
+        vlm = self.vlm
+        return f"{vlm.id}@{vlm.revision or vlm.sha256}:{POOLING}:{vlm.dtype}"
+
+    def fed_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
+        """What the model's projector reads, as one vector an image."""
+        return np.stack([pool(fed).numpy() for fed in self._fed(images)])
+
+    @cached_property
+    def fed_described(self) -> dict[str, Any] | None:
+        """What the projector reads of the first picture, in words; None where it cannot be said."""
+        if Capability.FED_FEATURES not in self.vlm.capabilities:
+            return None
+        return self._fed([open_image(self.benchmark.items[0].image).image])[0].describe()
+
+    def _fed(self, images: Sequence[Image]) -> list[Fed]:
+        return fed_features(self.vlm.model, self.vlm.processor, images, self.vlm.towers)
+
+    def reference_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
+        """The images under the reference encoder."""
+        assert self.reference is not None
+        return self.reference.embed(images, pooling=self.config.reference_pooling).numpy()
 
     @property
     def _model_name(self) -> str:

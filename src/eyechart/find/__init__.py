@@ -1,1 +1,5 @@
-"""."""
+"""Find what an encoder cannot tell apart: similarities under two encoders, and the pairs on which they differ."""
+
+from eyechart.find.suspects import MOST_COMPARED, Comparison, PairSimilarity, compare_pairs
+
+__all__ = ["MOST_COMPARED", "Comparison", "PairSimilarity", "compare_pairs"]

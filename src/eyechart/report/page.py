@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from eyechart.report.summary import UNTRAINED, not_examined, paragraphs
 
 CARDS_OPEN = 24
 """Failures shown at once; the others open on request."""
+
+QUESTION_SHOWN = 280
+"""Characters of a question on its card; the rest opens on request."""
 
 CARDS_MAX = 200
 """Failures whose pictures are in the page at all."""
@@ -119,6 +123,7 @@ def render(run: Run) -> str:
     return words.printable(_environment().get_template("page.html.j2").render(_context(run)))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("eyechart.report"),
@@ -225,7 +230,7 @@ def _side(run: Run, sample: Sample, *, letter: str) -> Side:
         letter=letter,
         picture=_picture(run, sample),
         outcome=sample.outcome,
-        question=words.clipped(sample.doc.question, shown=400),
+        question=words.clipped(sample.doc.question, shown=QUESTION_SHOWN),
         options=tuple(options.items()),
         right=_option(sample.target, options),
         given=_option(choice, options) if choice and sample.outcome is not Outcome.UNREAD else None,

@@ -338,7 +338,7 @@ def _validated(kind: type[Row], value: Any, *, where: str) -> Row:
         first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
-        raise UserError(f"{where}: {key!r} is missing. {_MAKE_ONE}")
+        raise UserError(f"{where}: the key {key!r} is missing. {_MAKE_ONE}")
     given = repr(first["input"])
     raise UserError(f"{where}: {key!r} is {given[:80]}: {first['msg']}. {_MAKE_ONE}")
 

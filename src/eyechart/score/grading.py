@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from eyechart.core.records import Graded, Item, Outcome
-from eyechart.score.replies import ARTICLES, Choices, Word, choices, named, plain, words
+from eyechart.score.replies import ARTICLES, Choices, Word, choices, mentions, plain, words
 
 _REFUSAL = re.compile(
     r"\b(?:(?:can(?:not|'t| not)|could(?:n't| not)|impossible to|unable to|difficult to|hard to)\s+"
@@ -158,7 +158,7 @@ def _claims(text: str, known: Choices) -> list[_Claim]:
     starts = [claim.start for claim in stated if claim.kind == "stated"]
     if starts:
         between = text[: min(starts)]
-        opening = [claim for claim in opening if named(between, known) <= {claim.choice}]
+        opening = [claim for claim in opening if _only(between, claim.choice, known)]
     return opening + stated or list(_closing(text, known)) + list(_repeated(spoken, known))
 
 
@@ -169,7 +169,18 @@ def _agreed(text: str, claims: Sequence[_Claim], known: Choices) -> int | None:
     choice = claims[0].choice
     starts = [claim.start for claim in claims if claim.kind in ("stated", "final")]
     rest = text[max(starts, default=0) :]
-    return choice if named(rest, known) <= {choice} and not _RETRACTION.search(rest) else None
+    return choice if _only(rest, choice, known) and not _taken_back(rest, known) else None
+
+
+def _only(text: str, choice: int, known: Choices) -> bool:
+    """Whether the text names no other option."""
+    return all(choice in mention for mention in mentions(text, known))
+
+
+def _taken_back(text: str, known: Choices) -> bool:
+    """Whether the text withdraws something, in words that are no option's."""
+    own = {word for key in known.keys for word in key}
+    return any(match[0].split()[-1].lower() not in own for match in _RETRACTION.finditer(text))
 
 
 def _opening(text: str, spoken: Sequence[Word], known: Choices) -> Iterator[_Claim]:

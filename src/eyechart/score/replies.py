@@ -1,6 +1,6 @@
 """A reply as plain words: typographic disguises undone, words with their places, the options it may name.
 
-`named` is generous on purpose: it serves to notice a second option, never to find the first.
+`mentions` is generous on purpose: it serves to notice a second option, never to find the first.
 """
 
 import re
@@ -132,33 +132,37 @@ def choices(options: tuple[str, ...], labels: tuple[str, ...]) -> Choices:
     return Choices(keys=keys, articles=articles, labels=labels)
 
 
-def named(text: str, known: Choices) -> set[int]:
-    """Every option that the text may name, by label or by words; `not open` does not name `open` too."""
-    return _named_by_words(words(text), known) | _named_by_label(text, known)
+def mentions(text: str, known: Choices) -> list[set[int]]:
+    """The options that the text may name, by label or by words, mention by mention.
+
+    `not open` does not mention `open` too. Options known by the same words ("Happy" and "Happy!") are one
+    mention of both.
+    """
+    return _by_words(words(text), known) + _by_label(text, known)
 
 
-def _named_by_words(spoken: Sequence[Word], known: Choices) -> set[int]:
+def _by_words(spoken: Sequence[Word], known: Choices) -> list[set[int]]:
     """Options whose words occur, unless inside those of a longer option."""
-    found: set[int] = set()
+    found = []
     covered = 0
     starts = {key[0] for key in known.keys if key}
     for first in (place for place, word in enumerate(spoken) if word.text in starts):
         there, length = known.at(spoken, first)
         if there and first + length > covered:
-            found |= there
+            found.append(there)
             covered = first + length
     return found
 
 
-def _named_by_label(text: str, known: Choices) -> set[int]:
+def _by_label(text: str, known: Choices) -> list[set[int]]:
     if known.numbered:
         spoken = re.findall(r"(?<![\w.,:/])\d{1,2}(?!\w|[.,:/]\d)", text)
-        return {known.place(word) for word in spoken if word in known.labels}
-    found = set()
-    for match in re.finditer(rf"(?<![\w'])[{known.letters}](?!\w|'\w|-\w)", text):
-        if match[0] not in "AaIi" or _stands_as_label(text, match):
-            found.add(known.place(match[0]))
-    return found
+        return [{known.place(word)} for word in spoken if word in known.labels]
+    return [
+        {known.place(match[0])}
+        for match in re.finditer(rf"(?<![\w'])[{known.letters}](?!\w|'\w|-\w)", text)
+        if match[0] not in "AaIi" or _stands_as_label(text, match)
+    ]
 
 
 _AFTER = re.compile(

@@ -231,7 +231,7 @@ def _read_saved(folder: Path) -> Table:
     labels = {name: kind.int2str for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
     rows = [
         {
-            name: labels[name](cell) if name in labels and cell is not None else cell
+            name: labels[name](cell) if name in labels and cell is not None and cell >= 0 else cell
             for name, cell in row.items()
         }
         for row in saved.with_format(None)

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Reading(NamedTuple):
     """Of the layer asked for, before the final norm, prefix tokens first."""
 
 
+@runtime_checkable
 class ImageTower(Protocol):
     """What the adapters to transformers, timm and open_clip have in common."""
 
@@ -95,6 +96,7 @@ class Encoder:
 
     def __init__(self, tower: ImageTower, *, id: str, revision: str | None, sha256: str | None) -> None:
         self._tower = tower
+        self._one_by_one = tower.device.type == "cpu"
         self.id = id
         self.revision = revision
         self.sha256 = sha256
@@ -221,7 +223,7 @@ class Encoder:
         """Places, stacked inputs, and how many of the rows are real; pictures of one shape come together."""
         if batch_size < 1:
             raise UserError(f"batch size must be 1 or more, got {batch_size}")
-        size = 1 if self._tower.device.type == "cpu" else batch_size
+        size = 1 if self._one_by_one else batch_size
         waiting: dict[tuple[Any, ...], list[tuple[int, dict[str, Tensor]]]] = {}
         for place, image in enumerate(images):
             if image.mode != "RGB":

@@ -9,6 +9,7 @@ import torch
 import transformers
 from jaxtyping import Float
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -163,7 +164,7 @@ def _load_model(name: str, config: Any, options: Mapping[str, Any]) -> Any:
         model, report = _model_class(config).from_pretrained(
             name, config=config, output_loading_info=True, **options
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(f"{name} cannot be loaded as an encoder: {error}") from error
     absent = [key for key in report["missing_keys"] if not any(part in key for part in _UNUSED)]
     wrong = [str(key) for key in report["mismatched_keys"]]

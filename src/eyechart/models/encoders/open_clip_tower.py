@@ -108,7 +108,7 @@ def load_open_clip_tower(
         raise UserError(f"open_clip:{name} has no weights that can be loaded: {error}") from error
     model = model.to(dtype=dtype).eval()
     settings = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-    transform = open_clip.image_transform_v2(settings, is_train=False)
+    transform = open_clip.transform.image_transform_v2(settings, is_train=False)
     return OpenClipTower(model, transform, settings, open_clip.get_tokenizer(name))
 
 
@@ -120,14 +120,14 @@ def _check_names(open_clip: Any, name: str, tag: str) -> None:
         raise unknown(f"weights for open_clip:{name}", tag, tags)
 
 
-def _blocks_and_norm(trunk: Any) -> tuple[Sequence[nn.Module], nn.Module | None]:
+def _blocks_and_norm(trunk: Any) -> tuple[list[nn.Module], nn.Module | None]:
     """The blocks and final norm of open_clip's own vision transformer or of timm's; nothing for other towers."""
     if (
         hasattr(trunk, "transformer")
         and hasattr(trunk, "ln_post")
         and getattr(trunk, "attn_pool", None) is None
     ):
-        return trunk.transformer.resblocks, trunk.ln_post
+        return list(trunk.transformer.resblocks), trunk.ln_post
     if hasattr(trunk, "blocks") and hasattr(trunk, "num_prefix_tokens"):
-        return trunk.blocks, trunk.fc_norm if isinstance(trunk.norm, nn.Identity) else trunk.norm
-    return (), None
+        return list(trunk.blocks), trunk.fc_norm if isinstance(trunk.norm, nn.Identity) else trunk.norm
+    return [], None

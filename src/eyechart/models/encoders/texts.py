@@ -76,6 +76,12 @@ def _pools_at_end(module: nn.Module) -> bool:
 
 def _load_tokenizer(name: str, options: Mapping[str, Any]) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{name} has a text tower but no tokenizer that can be loaded: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # transformers makes an empty tokenizer where a checkpoint has no files for one
+        raise UserError(
+            f"{name} has a text tower but no tokenizer: a vocabulary of {len(tokenizer)} special tokens"
+        )
+    return tokenizer

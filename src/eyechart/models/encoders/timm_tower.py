@@ -48,7 +48,7 @@ class TimmTower:
     @torch.no_grad()
     def read(self, inputs: Mapping[str, Tensor], *, layer: int | None = None) -> Reading:
         """Run the model on prepared pictures of one shape, stacked."""
-        with block_states(self._model.blocks, () if layer is None else (layer,)) as states:
+        with block_states(list(self._model.blocks), () if layer is None else (layer,)) as states:
             tokens = self._model.forward_features(inputs["pixel_values"])
         if isinstance(getattr(self._model, "norm", None), nn.Identity):
             tokens = self._model.fc_norm(tokens)  # models made for mean pooling keep their final norm here
@@ -71,7 +71,7 @@ def load_timm_tower(name: str, *, dtype: torch.dtype | None, device: torch.devic
         near = difflib.get_close_matches(name, timm.list_models(pretrained=True) + timm.list_models(), n=5)
         raise UserError(f"no timm model named {name!r}. Near it: {', '.join(near) or 'none'}.")
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        model = timm.create_model(name, pretrained=True)
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(f"timm:{name} has no pretrained weights that can be loaded: {error}") from error
     if not hasattr(model, "blocks") or not hasattr(model, "num_prefix_tokens"):

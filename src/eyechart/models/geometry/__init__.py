@@ -5,57 +5,46 @@ pixels to its patch features (`encoder_geometry`, `tower_geometry`). Nothing is 
 and what cannot be measured, is refused with the reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from eyechart.core.errors import Incapable
 from eyechart.core.geometry import Geometry, raster
-from eyechart.core.records import Prompt
 from eyechart.models.geometry.fiducial import Canvases, Process, disagreement, measured_views
+from eyechart.models.geometry.inputs import Outputs, picture_inputs, picture_positions
 from eyechart.models.geometry.layouts import KNOWN, Case, laid_out, no_map, patch_side, patches, tile
 from eyechart.models.geometry.pixels import packing
-from eyechart.models.geometry.proof import prove_positions
+from eyechart.models.geometry.proof import Parts, prove_positions
 from eyechart.models.geometry.views import View, derived_views
-from eyechart.models.vlms.prompting import Prompting, image_positions
 
 __all__ = ["derive_geometry", "encoder_geometry", "tower_geometry", "verify_geometry"]
 
-Outputs = Mapping[str, Any]
-"""What a processor made of one image."""
-
-
-class _ConfigOnly:
-    """Stands for a model where only its config is wanted: inputs stay on the CPU in float32."""
-
-    dtype = torch.float32
-    device = torch.device("cpu")
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    def get_input_embeddings(self) -> nn.Module:
-        raise NotImplementedError
-
 
 def derive_geometry(
-    processor: Any, model_or_config: Any, image: Image.Image, inputs: Outputs | None = None
+    processor: Any,
+    model_or_config: Any,
+    image: Image.Image,
+    inputs: Outputs | None = None,
+    *,
+    towers: Parts | None = None,
 ) -> Geometry:
     """The map between the pixels of an image and a VLM's language positions.
 
     Position k of the record is the k-th image position of the input, in order. Model types not in
-    `layouts.KNOWN` are proved on the model itself (`proof.py`) where a model is given, and on the processor
-    always; the record's note says how far it was proved.
+    `layouts.KNOWN` are proved on the model itself (`proof.py`) where its towers are given, and image processors
+    not known are measured; the record's note says how far it was proved.
 
     Args:
         processor: the VLM's processor.
         model_or_config: the VLM, or its config.
         image: one picture in RGB.
         inputs: what the processor made of a prompt with just this image; made here when None.
+        towers: the parts of the model, which must then be the model itself and in eval mode.
 
     Raises:
         Incapable: the model has no spatial map in its language sequence (Q-Former, cross-attention), its
@@ -65,32 +54,30 @@ def derive_geometry(
     config = getattr(model_or_config, "config", model_or_config)
     if reason := no_map(config):
         raise Incapable(f"{config.model_type} has no spatial map in its language sequence: {reason}")
-    prompting = Prompting(_ConfigOnly(config), processor)
-    given = prompting.inputs([_prompt(image)]) if inputs is None else inputs
-    positions = image_positions(given, prompting.image_token_id)
+    given = picture_inputs(processor, image) if inputs is None else inputs
+    positions = picture_positions(given, config, processor)
     if not positions:
         raise Incapable(f"{config.model_type} has no spatial map: its input holds no positions for the image")
     size = (image.height, image.width)
-    views = _views(processor.image_processor, given, size, _vlm_process(prompting, processor.image_processor))
+    views = _views(processor.image_processor, given, size, _process(processor))
     strategy = getattr(config, "vision_feature_select_strategy", None)
     case = Case(config=config, views=views, size=size, count=len(positions), strategy=strategy)
     note = f"{type(processor.image_processor).__name__}, laid out as {config.model_type}"
     geometry = Geometry(image_size=size, tiles=laid_out(case), length=len(positions), note=note)
     if config.model_type in KNOWN:
         return geometry
-    return _proved(geometry, model_or_config, given, positions, processor)
+    if towers is None or not isinstance(model_or_config, nn.Module):
+        return replace(geometry, note=f"{note}: taken to lie in reading order, which was not proved")
+    placed = {key: _placed(value, model_or_config) for key, value in given.items()}
+    held = packing(given, processor.image_processor)
+    prove_positions(model_or_config, placed, positions, geometry, held, towers)
+    return replace(geometry, note=f"{note}: reading order proved on the model")
 
 
-def _proved(
-    geometry: Geometry, model: Any, inputs: Outputs, positions: Sequence[int], processor: Any
-) -> Geometry:
-    """A record whose layout was only supposed, with its note saying whether the model bore it out."""
-    if not isinstance(model, nn.Module):
-        note = f"{geometry.note}: supposed to lie in reading order, not proved, since only the config was given"
-    else:
-        prove_positions(model, inputs, positions, geometry, packing(inputs, processor.image_processor))
-        note = f"{geometry.note}: reading order proved on the model"
-    return Geometry(image_size=geometry.image_size, tiles=geometry.tiles, length=geometry.length, note=note)
+def _placed(value: Any, model: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
 
 
 def tower_geometry(
@@ -105,13 +92,10 @@ def tower_geometry(
         Incapable: as for `derive_geometry`, but for the language sequence.
     """
     config = getattr(model_or_config, "config", model_or_config)
-    prompting = Prompting(_ConfigOnly(config), processor)
-    given = prompting.inputs([_prompt(image)]) if inputs is None else inputs
-    process = _vlm_process(prompting, processor.image_processor)
+    given = picture_inputs(processor, image) if inputs is None else inputs
     size = (image.height, image.width)
-    return _patch_geometry(
-        _views(processor.image_processor, given, size, process), config, size, processor.image_processor
-    )
+    views = _views(processor.image_processor, given, size, _process(processor))
+    return _patch_geometry(views, config, size, processor.image_processor)
 
 
 def encoder_geometry(image_processor: Any, config: Any, image: Image.Image) -> Geometry:
@@ -129,7 +113,7 @@ def encoder_geometry(image_processor: Any, config: Any, image: Image.Image) -> G
     """
     size = (image.height, image.width)
     given = image_processor(images=[image], return_tensors="pt")
-    views = _views(image_processor, given, size, _encoder_process(image_processor))
+    views = _views(image_processor, given, size, _process(image_processor))
     return _patch_geometry(views, config, size, image_processor)
 
 
@@ -160,48 +144,35 @@ def _views(image_processor: Any, given: Outputs, size: tuple[int, int], process:
     return views
 
 
-def verify_geometry(
-    geometry: Geometry, image_processor: Any, *, processor: Any = None, config: Any = None
-) -> None:
-    """Send fiducial images through the real processor and compare every canvas with the record.
+def verify_geometry(processor: Any, size: tuple[int, int]) -> None:
+    """Send fiducial images of a size through the real processor and compare every canvas with the derived map.
 
     Args:
-        geometry: of an image of `geometry.image_size`; the pictures sent have that size.
-        image_processor: the one that makes the canvases.
-        processor: the VLM's processor, whose own settings override its image processor's; None for an encoder.
-        config: of the VLM, wanted with `processor`.
+        processor: a VLM's processor, or an encoder's image processor.
+        size: height and width of the image in pixels.
 
     Raises:
-        Incapable: they disagree; the text says where and by how much.
+        Incapable: they disagree (the text says where and by how much), or there is no map to derive.
     """
-    if processor is None:
-        process = _encoder_process(image_processor)
-    else:
-        process = _vlm_process(Prompting(_ConfigOnly(config), processor), image_processor)
-    views = [View(box=t.box, shown=t.shown, canvas=t.canvas, whole=t.whole) for t in geometry.tiles]
-    if wrong := disagreement(views, process, geometry.image_size):
-        raise Incapable(f"{type(image_processor).__name__} contradicts the derived geometry: {wrong}")
+    process, inner = _process(processor), getattr(processor, "image_processor", processor)
+    blank = Image.new("RGB", (size[1], size[0]))
+    given = (
+        inner(images=[blank], return_tensors="pt") if inner is processor else picture_inputs(processor, blank)
+    )
+    if wrong := disagreement(_views(inner, given, size, process), process, size):
+        raise Incapable(f"{type(inner).__name__} contradicts the derived geometry: {wrong}")
 
 
-def _prompt(image: Image.Image) -> Prompt:
-    return Prompt(text="a", images=(image,))
+def _process(processor: Any) -> Process:
+    """From a picture to its canvases, through a VLM's processor or an image processor."""
+    inner = getattr(processor, "image_processor", None)
 
-
-def _vlm_process(prompting: Prompting, image_processor: Any) -> Process:
     def process(image: Image.Image) -> Canvases:
-        return _canvases(prompting.inputs([_prompt(image)]), image_processor)
+        if inner is None:
+            given = processor(images=[image], return_tensors="pt")
+        else:
+            given = picture_inputs(processor, image)
+        unpacked: Tensor = packing(given, inner or processor).unpack(given["pixel_values"])
+        return np.asarray(unpacked.float().cpu())
 
     return process
-
-
-def _encoder_process(image_processor: Any) -> Process:
-    def process(image: Image.Image) -> Canvases:
-        return _canvases(image_processor(images=[image], return_tensors="pt"), image_processor)
-
-    return process
-
-
-def _canvases(given: Outputs, image_processor: Any) -> Canvases:
-    pixels = given["pixel_values"]
-    unpacked: Tensor = packing(given, image_processor).unpack(pixels)
-    return np.asarray(unpacked.float().cpu())

@@ -59,7 +59,9 @@ def _read(process: Process, size: tuple[int, int]) -> list[_Reading | None]:
     """What each canvas says along its rows and its columns; None for an empty one."""
     black, white, ramp = (process(image).astype(np.float64) for image in fiducials(size))
     if not black.shape == white.shape == ramp.shape:
-        raise ValueError(f"the processor's canvases depend on the content: {black.shape}, {white.shape}, {ramp.shape}")
+        raise ValueError(
+            f"the processor's canvases depend on the content: {black.shape}, {white.shape}, {ramp.shape}"
+        )
     return [_read_canvas(*three, size) for three in zip(black, white, ramp, strict=True)]
 
 
@@ -70,21 +72,16 @@ def _read_canvas(black: Array, white: Array, ramp: Array, size: tuple[int, int])
     held = span > 0.5 * span.max(axis=(1, 2), keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         place = np.where(held, (ramp - black) / span, np.nan)
-    return tuple(
-        _axis(held[channel], place[channel] * length, axis, length)
-        for channel, axis, length in ((1, 1, size[0]), (0, 0, size[1]))
-    )  # type: ignore[return-value]
+    rows = _axis(held[1], place[1] * size[0], size[0])
+    return rows, _axis(held[0].T, place[0].T * size[1], size[1])
 
 
-def _axis(held: npt.NDArray[np.bool], place: Array, across: int, size: int) -> _Axis:
-    """Average over the other axis, inside the content."""
-    along = held.any(axis=across)
-    inside = np.flatnonzero(along)
-    other = held[:, along] if across == 0 else held[along]
-    kept = np.flatnonzero(other.all(axis=1 - across))
-    middle = place[kept] if across == 0 else place[:, kept]
-    reads = np.full(len(along), np.nan)
-    reads[inside] = (middle[:, inside].mean(axis=0) if across == 0 else middle[inside].mean(axis=1))
+def _axis(held: npt.NDArray[np.bool], place: Array, size: int) -> _Axis:
+    """Average over the second axis, inside the content."""
+    inside = np.flatnonzero(held.any(axis=1))
+    across = np.flatnonzero(held[inside].all(axis=0))
+    reads = np.full(len(held), np.nan)
+    reads[inside] = place[inside][:, across].mean(axis=1)
     return _Axis((int(inside[0]), int(inside[-1]) + 1), reads, size)
 
 
@@ -124,7 +121,7 @@ def _contradiction(
     begin, end = (shown[0] - first) * scale, (shown[1] - first) * scale
     if abs(axis.content[0] - begin) > 1 or abs(axis.content[1] - end) > 1:
         return f"content predicted in pixels {begin:.1f}..{end:.1f}, found in {axis.content[0]}..{axis.content[1]}"
-    expected = first + (np.arange(length) + 0.5) / scale
+    expected = first + (np.arange(length, dtype=np.float64) + 0.5) / scale
     clear = _clear(axis, scale, expected)
     if len(clear) < 2:
         return ""

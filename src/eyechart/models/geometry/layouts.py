@@ -114,11 +114,13 @@ def tile(view: View, cell: tuple[float, float], positions: Positions) -> Tile:
 
 def prefix_tokens(vision: Any) -> int | None:
     """How many tokens stand before a vision tower's patches (class token, registers); None when not known."""
-    kind = vision.model_type
+    kind: str = vision.model_type
     if kind.startswith(("siglip", "pixtral", "idefics", "smolvlm", "aimv2")):
         return 0
-    if kind.startswith(("clip", "metaclip", "chinese_clip", "internvl_vision", "dinov2", "dinov3", "vit", "deit")):
-        return 1 + (getattr(vision, "num_register_tokens", None) or 0) + (kind == "deit")
+    if kind.startswith(
+        ("clip", "metaclip", "chinese_clip", "internvl_vision", "dinov2", "dinov3", "vit", "deit")
+    ):
+        return 1 + int(getattr(vision, "num_register_tokens", None) or 0) + (kind == "deit")
     return None
 
 
@@ -158,10 +160,12 @@ def _factor(case: Case) -> int:
         return int(vision.image_size // vision.patch_size // math.isqrt(config.mm_tokens_per_image))
     for owner in (config, vision):
         for name in ("scale_factor", "downsample_factor", "spatial_merge_size", "projector_pooling_ratio"):
-            if isinstance(getattr(owner, name, None), int):
-                return int(getattr(owner, name))
-        if isinstance(getattr(owner, "downsample_ratio", None), float):
-            return round(1 / owner.downsample_ratio)
+            factor = getattr(owner, name, None)
+            if isinstance(factor, int):
+                return factor
+        ratio = getattr(owner, "downsample_ratio", None)
+        if isinstance(ratio, float):
+            return round(1 / ratio)
     patch = patch_side(config)
     cells = sum(math.prod(patches(view, patch)) for view in case.views)
     return max(1, math.isqrt(cells // max(case.count, 1)))
@@ -223,7 +227,7 @@ def _downsampled(config: Any, kept: tuple[int, int, int, int], side: int) -> tup
     if not limit:
         return None
     height, width = kept[2] - kept[0], kept[3] - kept[1]
-    ratio = math.sqrt(height * width / (int(limit.strip("anyres_max_")) * side**2))
+    ratio = math.sqrt(height * width / (int(limit.removeprefix("anyres_max_")) * side**2))
     return (int(height // ratio), int(width // ratio)) if ratio > 1.1 else None
 
 

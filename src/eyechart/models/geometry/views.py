@@ -104,7 +104,8 @@ class Frame:
         )
 
 
-def _size(value: Any) -> SizeDict:
+def _size(value: Any) -> Any:
+    """A processor's size setting with its fields; those that are not set are None."""
     return value if isinstance(value, SizeDict) else SizeDict(**dict(value))
 
 
@@ -176,7 +177,7 @@ def _anyres(settings: Settings, size: tuple[int, int], tiles: int, canvas: tuple
     side = (crop and crop.height) or wanted.height or wanted.shortest_edge
     best = select_best_resolution(size, settings.image_grid_pinpoints)
     image = np.broadcast_to(np.uint8(0), (3, *size))
-    inner = get_patch_output_size(image, best, input_data_format=ChannelDimension.FIRST)
+    inner = get_patch_output_size(image, best, ChannelDimension.FIRST)  # type: ignore[no-untyped-call]
     full = Frame.of(size).resized(inner)
     full = full.cut(-((best[0] - inner[0]) // 2), -((best[1] - inner[1]) // 2), best)
     views = [_pipeline(Frame.of(size).resized(base), settings, pad=False).view()]

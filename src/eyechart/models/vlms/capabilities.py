@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from eyechart.core.records import Capability
+from eyechart.models.vlms.proof import Proof
 from eyechart.models.vlms.towers import Towers
 
 _CROSS = (
@@ -13,18 +14,17 @@ _CROSS = (
 _LOST = "the image could not be followed from the vision tower into the language model's sequence"
 
 
-def missing(model: Any, towers: Towers | None, why_no_towers: str) -> dict[Capability, str]:
+def missing(model: Any, proof: Proof) -> dict[Capability, str]:
     """The capabilities a model lacks, each with the reason; `SPATIAL_MAP` only as far as the towers tell.
 
     Args:
         model: the transformers model.
-        towers: with the flow of an image through it; None when there is no vision tower.
-        why_no_towers: the reason then.
+        proof: what it showed on two pictures.
     """
     found: dict[Capability, str] = {}
-    if not model.can_generate():
-        why = f"{type(model).__name__} has no language-model head that transformers can generate with"
-        found |= {Capability.GENERATE: why, Capability.OPTION_SCORES: why}
+    towers = proof.towers
+    if proof.why_not_asked:
+        found |= dict.fromkeys((Capability.GENERATE, Capability.OPTION_SCORES), proof.why_not_asked)
     if towers is None:
         inside = (
             Capability.FED_FEATURES,
@@ -32,7 +32,7 @@ def missing(model: Any, towers: Towers | None, why_no_towers: str) -> dict[Capab
             Capability.EDIT_ATTENTION,
             Capability.SPATIAL_MAP,
         )
-        found |= dict.fromkeys(inside, why_no_towers)
+        found |= dict.fromkeys(inside, proof.why_no_towers)
     else:
         found |= _of_towers(towers)
     if "labels" not in inspect.signature(model.forward).parameters:
@@ -47,7 +47,9 @@ def _of_towers(towers: Towers) -> dict[Capability, str]:
         why = _CROSS if flow is not None and flow.by_cross_attention else _LOST
         found |= {Capability.HIDDEN_STATES: why, Capability.SPATIAL_MAP: why}
     if towers.projector is None:
-        found[Capability.FED_FEATURES] = "no module was found that carries the image out of the vision tower"
+        found[Capability.FED_FEATURES] = (
+            "it has no projector: no module stands between the vision tower and the language model"
+        )
     lacking = [name for name in ("vision", "language") if not any(s.tower == name for s in towers.sites)]
     if lacking:
         found[Capability.EDIT_ATTENTION] = (

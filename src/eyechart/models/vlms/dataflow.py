@@ -42,6 +42,7 @@ def follow(
     vision_blocks: tuple[nn.Module, ...],
     language: nn.Module,
     language_blocks: tuple[nn.Module, ...],
+    cross_blocks: tuple[nn.Module, ...],
     embeddings: nn.Module,
     width: int,
 ) -> Flow:
@@ -50,10 +51,12 @@ def follow(
     Args:
         model: the VLM; `run` must run one forward pass of it on one row with an image.
         vision: the tower; marked at its first block, or at its output where it has no blocks.
+        cross_blocks: blocks of cross-attention that stand between the language blocks (Idefics).
         width: of the language model's embeddings; a projector inside the vision tower is known by it.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    silent = {id(m) for block in (*vision_blocks, *language_blocks) for m in block.modules()}
+    entries = (*language_blocks, *cross_blocks)
+    silent = {id(m) for block in (*vision_blocks, *entries) for m in block.modules()}
     silent |= {id(m) for m in embeddings.modules()} | _holders(
         model, (*vision_blocks, *language_blocks, vision)
     )
@@ -67,7 +70,7 @@ def follow(
         stack.callback(source.register_forward_hook(_mark).remove)
         if vision_blocks:
             stack.callback(vision_blocks[-1].register_forward_hook(watch.seen).remove)
-        for block in language_blocks:
+        for block in entries:
             stack.callback(block.register_forward_pre_hook(watch.arrived, with_kwargs=True).remove)
         stack.callback(language_blocks[-1].register_forward_hook(watch.passed).remove)
         run()

@@ -1,8 +1,10 @@
 """Greedy replies, new text only, with nothing of a checkpoint's sampling settings let in."""
 
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -38,62 +40,94 @@ def greedy_config(model: Any, tokenizer: Any, *, max_new_tokens: int) -> Generat
     )
 
 
-def run_generate(model: Any, inputs: Inputs, config: GenerationConfig, **more: Any) -> Any:
-    """`model.generate` under exactly this config.
+def run_generate(
+    model: Any, inputs: Inputs, config: GenerationConfig, loop: Callable[..., Any] | None = None
+) -> Any:
+    """`model.generate` under exactly this config, with transformers' decoding loop or another in its place.
 
     `generate` fills what a config leaves open from the model's own, so the model's own are replaced; call it inside
     `undisturbed`, which puts them back.
+
+    Args:
+        loop: gets what `generate` has prepared: the model or its inner language model, `input_ids`, and the rest.
     """
     for module in model.modules():
         if getattr(module, "generation_config", None) is not None:
             module.generation_config = config
-    return model.generate(**inputs, generation_config=config, **more)
-
-
-class PromptLength(LogitsProcessor):
-    """Notes how long the sequence is before its first new token, whatever `generate` takes for the prompt.
-
-    That differs: nothing where a model generates from embeddings, one start token in a decoder, the prompt elsewhere.
-    """
-
-    def __init__(self) -> None:
-        self.value: int | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Leave the scores as they are."""
-        if self.value is None:
-            self.value = input_ids.shape[1]
-        return scores
+    return model.generate(**inputs, generation_config=config, custom_generate=loop or _plain)
 
 
 def generate_new(model: Any, inputs: Inputs, config: GenerationConfig) -> list[list[int]]:
     """The new token ids of each row, greedy, up to its first end token."""
-    length = PromptLength()
-    sequences = run_generate(model, inputs, config, logits_processor=LogitsProcessorList([length]))
     ends = set(_ids(config.eos_token_id))
-    rows: list[list[int]] = sequences[:, length.value :].tolist()
-    return [list(takewhile(lambda token: token not in ends, row)) for row in rows]
+    new = _decoded(model, inputs, config)
+    return [list(takewhile(lambda token: token not in ends, row)) for row in new]
 
 
 def next_scores(model: Any, inputs: Inputs, config: GenerationConfig) -> Float[Tensor, "row token"]:
     """The logits of the first new token of each row, in float32 on the CPU."""
-    first = FirstScores()
-    run_generate(model, inputs, config, logits_processor=LogitsProcessorList([first]))
+    first = _FirstScores()
+    _decoded(model, inputs, config, first)
     assert first.scores is not None
     return first.scores
 
 
-class FirstScores(LogitsProcessor):
+def forced_scores(model: Any, inputs: Inputs, config: GenerationConfig, tokens: Sequence[int]) -> list[float]:
+    """The log-probability of each of these tokens in transformers' own decoding loop, made to take them in turn."""
+    force = _Force(tokens)
+    _decoded(model, inputs, config, force)
+    return force.scores
+
+
+def _decoded(
+    model: Any, inputs: Inputs, config: GenerationConfig, *processors: LogitsProcessor
+) -> list[list[int]]:
+    """All new tokens of each row.
+
+    What comes before the first new token differs: the prompt, nothing where a model generates from embeddings, a
+    start token in a decoder. So it is measured where the decoding begins.
+    """
+    new: list[list[int]] = []
+
+    def loop(inner: Any, input_ids: Tensor, **prepared: Any) -> Any:
+        prepared["logits_processor"] = LogitsProcessorList([*prepared["logits_processor"], *processors])
+        sequences = inner._sample(input_ids, **prepared)
+        new.extend(sequences[:, input_ids.shape[1] :].tolist())
+        return sequences
+
+    run_generate(model, inputs, config, loop)
+    return new
+
+
+def _plain(inner: Any, input_ids: Tensor, **prepared: Any) -> Any:
+    return inner._sample(input_ids, **prepared)
+
+
+class _FirstScores(LogitsProcessor):
     """Keeps the scores it is shown first."""
 
     def __init__(self) -> None:
         self.scores: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Leave the scores as they are."""
         if self.scores is None:
             self.scores = scores.detach().float().cpu()
         return scores
+
+
+class _Force(LogitsProcessor):
+    """Makes the loop take the given tokens, and notes how likely each was."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = tokens
+        self.scores: list[float] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = self.tokens[len(self.scores)]
+        self.scores.append(float(scores[0].float().log_softmax(-1)[token]))
+        only = torch.full_like(scores, -torch.inf)
+        only[:, token] = 0.0
+        return only
 
 
 def _first(sources: list[Any], name: str) -> Any:

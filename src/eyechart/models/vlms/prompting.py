@@ -87,10 +87,25 @@ class Prompting:
             options["add_special_tokens"] = False  # as apply_chat_template(tokenize=True) does
         if len(texts) > 1:
             options["padding"] = True
-        if images is not None:
-            options["images"] = images if self.nested else [one for some in images for one in some]
-        made = self.processor(text=texts, **options)
+        made = self._called(texts, images, options)
         return {key: self._placed(value) for key, value in made.items() if key != "labels"}
+
+    def _called(self, texts: list[str], images: list[list[Any]] | None, options: dict[str, Any]) -> Any:
+        """The processor's own output: images as a list for each text, or in one list for a processor of that kind."""
+        if images is None:
+            return self.processor(text=texts, **options)
+        flat = [one for some in images for one in some]
+        if not self.nested:
+            return self.processor(text=texts, images=flat, **options)
+        try:
+            return self.processor(text=texts, images=images, **options)
+        except REFUSALS as error:
+            try:
+                made = self.processor(text=texts, images=flat, **options)
+            except REFUSALS:
+                raise error from None
+            self.nested = False
+            return made
 
     def _placed(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -102,7 +117,7 @@ class Prompting:
 
     def _templated(self, content: Any) -> str:
         messages = [{"role": "user", "content": content}]
-        owner = self.processor if hasattr(self.processor, "apply_chat_template") else self.tokenizer
+        owner = self.processor if _has_template(self.processor) else self.tokenizer
         text: str = owner.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return text
 

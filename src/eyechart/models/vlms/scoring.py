@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig
 
-from eyechart.models.vlms.generating import run_generate
+from eyechart.models.vlms.generating import forced_scores, run_generate
 from eyechart.models.vlms.prompting import Inputs
 
 TokenScores = list[float]
@@ -43,7 +43,7 @@ def shared(
         options: token ids of each option, none empty.
     """
     loop = _SharedPrefix([list(option) for option in options])
-    run_generate(model, inputs, _endless(config, 1), custom_generate=loop.decode)
+    run_generate(model, inputs, _endless(config, 1), loop.decode)
     return loop.scores
 
 
@@ -51,13 +51,7 @@ def forced(
     model: Any, inputs: Inputs, config: GenerationConfig, options: Sequence[Sequence[int]]
 ) -> list[TokenScores]:
     """The same by transformers' own decoding loop, once for each option, its tokens forced one by one."""
-    scores = []
-    for option in options:
-        force = _Force(list(option))
-        processors = LogitsProcessorList([force])
-        run_generate(model, inputs, _endless(config, len(option)), logits_processor=processors)
-        scores.append(force.scores)
-    return scores
+    return [forced_scores(model, inputs, _endless(config, len(option)), option) for option in options]
 
 
 def continuations(tokenizer: Any, text: str, options: Sequence[str], prompt: Sequence[int]) -> Continuations:
@@ -103,9 +97,10 @@ class _SharedPrefix:
         self,
         model: Any,
         input_ids: Tensor,
-        logits_processor: Any = None,
-        stopping_criteria: Any = None,
-        generation_config: Any = None,
+        *,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
         **state: Any,
     ) -> Tensor:
         """Called by `generate` in place of its own loop, with everything it has prepared."""
@@ -125,21 +120,6 @@ class _SharedPrefix:
                 scores.append(float(_log_probabilities(out)[following]))
             self.scores.append(scores)
         return input_ids
-
-
-class _Force(LogitsProcessor):
-    """Makes the loop take the given tokens, and notes how likely each was."""
-
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens = tokens
-        self.scores: TokenScores = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token = self.tokens[len(self.scores)]
-        self.scores.append(float(scores[0].float().log_softmax(-1)[token]))
-        only = torch.full_like(scores, -torch.inf)
-        only[:, token] = 0.0
-        return only
 
 
 def _endless(config: GenerationConfig, steps: int) -> GenerationConfig:

@@ -40,6 +40,8 @@ class HiddenStates:
     """Rows and columns, where the image positions are one grid row by row; else see the image's geometry."""
 
     input_ids: tuple[int, ...]
+    """Of the prompt; one for each position of the sequence, but for models that put image features before it (GIT)."""
+
     of_encoder: bool
     """True in an encoder-decoder language model, whose encoder reads the image."""
 
@@ -49,7 +51,8 @@ class VisionStates:
     """What the vision tower's blocks held for one image."""
 
     layers: Float[Tensor, "layer row token dim"]
-    """`row` counts tiles; a tower that packs its patches has one. Class and register tokens are included."""
+    """`row` counts tiles; a tower that packs its patches has one. Tokens stand in the tower's own order: class and
+    register tokens are included, and Qwen2.5-VL sorts its patches by windows."""
 
     layer_numbers: tuple[int, ...]
     """0 is what the first block reads, n what block n, counted from 1, gives. No final norm is applied."""
@@ -173,8 +176,7 @@ def _for_forward(model: Any, inputs: Inputs) -> Inputs:
         ),
         0,
     )
-    ids = inputs["input_ids"]
-    return {**inputs, "decoder_input_ids": ids.new_full((ids.shape[0], 1), start)}
+    return {**inputs, "decoder_input_ids": torch.full((1, 1), start, device=model.device)}
 
 
 def _found(out: Any, towers: Towers) -> Any:

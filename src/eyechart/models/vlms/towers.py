@@ -129,6 +129,7 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
             vision_blocks=vision_blocks,
             language=language,
             language_blocks=blocks,
+            cross_blocks=_cross_blocks(language, vision, blocks),
             embeddings=embeddings,
             width=width,
         )
@@ -273,6 +274,17 @@ def _block_lists(
 
     visit(tower)
     return lists, tuple(excluded)
+
+
+def _cross_blocks(
+    language: nn.Module, vision: nn.Module, blocks: tuple[nn.Module, ...]
+) -> tuple[nn.Module, ...]:
+    """The entries of lists of cross-attention blocks that the language tower holds beside its own blocks."""
+    known = {id(m) for one in (*blocks, vision) for m in one.modules()}
+    lists = (m for m in language.modules() if isinstance(m, nn.ModuleList) and id(m) not in known)
+    entries = (entry for one in lists for entry in one if id(entry) not in known)
+    crossing = re.compile("cross", re.IGNORECASE)
+    return tuple(e for e in entries if any(crossing.search(type(m).__name__) for m in e.modules()))
 
 
 def _is_block_list(modules: nn.Module) -> bool:

@@ -15,8 +15,8 @@ from eyechart.models.vlms import loading
 from eyechart.models.vlms.capabilities import missing
 from eyechart.models.vlms.generating import generate_new, greedy_config, run_generate
 from eyechart.models.vlms.objects import is_encoder_decoder, tokenizer_of, undisturbed
-from eyechart.models.vlms.proof import Proof, probe_picture, prove
 from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
+from eyechart.models.vlms.proof import Proof, probe_picture, prove
 from eyechart.models.vlms.scoring import continuations, cut_inputs, forced, shared
 from eyechart.models.vlms.states import (
     HiddenStates,
@@ -166,7 +166,7 @@ class VLM:
     @cached_property
     def cannot(self) -> dict[Capability, str]:
         """The capabilities this model lacks, each with the reason."""
-        return missing(self.model, self.proof.towers, self.proof.why_no_towers)
+        return missing(self.model, self.proof)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -317,12 +317,11 @@ class VLM:
         if positions == "image":
             self.require(Capability.HIDDEN_STATES, for_="reading hidden states at image positions")
         inputs = self.inputs([prompt])
-        ids = tuple(inputs["input_ids"][0].tolist())
         holds_image = Capability.HIDDEN_STATES not in self.cannot and bool(prompt.images)
         image = self._image_positions(inputs) if holds_image else ()
         with undisturbed(self.model, self.processor):
             states, normed = language_states(self.model, inputs, self.towers)
-        kept = _positions(positions, image, len(ids))
+        kept = _positions(positions, image, len(states[0]))
         numbers = pick_layers(states, layers)
         place = torch.tensor(kept, dtype=torch.long)
         return HiddenStates(
@@ -333,7 +332,7 @@ class VLM:
             positions=kept,
             image_positions=image,
             grid=self._grid(prompt, image),
-            input_ids=ids,
+            input_ids=tuple(inputs["input_ids"][0].tolist()) if "input_ids" in inputs else (),
             of_encoder=self.towers.language_encoder,
         )
 
