@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, ViTImageProcessorPil
 
+from checkpoint_encoders import clip_tokenizer, text_tower
+from checkpoint_parts import build, clip_images, tower
 from checkpoints import ENCODERS
 from eyechart.core.errors import Incapable, UserError
 from eyechart.models.encoders import Encoder, load_encoder
@@ -86,10 +89,8 @@ def test_a_projected_tower_without_texts(checkpoint_dir: Checkpoints, square_pic
     encoder = load_encoder(str(folder))
     assert encoder.poolings == ("projected", "cls", "mean_patch")
     inputs = own_inputs(folder, [square_picture])
-    from transformers import CLIPVisionModelWithProjection
-
     with torch.no_grad():
-        expected = CLIPVisionModelWithProjection.from_pretrained(folder)(**inputs).image_embeds
+        expected = tf.CLIPVisionModelWithProjection.from_pretrained(folder)(**inputs).image_embeds
     torch.testing.assert_close(encoder.embed([square_picture]), expected)
     with pytest.raises(Incapable, match="CLIPVisionModelWithProjection has no text tower"):
         encoder.embed_texts(["a dog"])
@@ -402,10 +403,70 @@ def test_a_vlm_is_no_encoder(name: str, encoders: Encoders) -> None:
         encoders(name)
 
 
-def test_a_text_model_is_no_encoder(tmp_path: Path) -> None:
-    from transformers import GPT2Config, GPT2Model
+def plain_tower() -> dict[str, Any]:
+    """The settings of a vision tower of width 32, without its type."""
+    return {name: value for name, value in tower("").items() if name != "model_type"}
 
-    GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10, n_positions=8)).save_pretrained(
+
+def save_with_images(model: Any, folder: Path) -> Path:
+    """Save a model with an image processor for 56 pixels."""
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(folder)
+    return folder
+
+
+def test_a_second_token_before_the_patches(tmp_path: Path, square_picture: Image.Image) -> None:
+    """DeiT has a token for distillation beside its class token."""
+    config = tf.DeiTConfig(**plain_tower())
+    folder = save_with_images(build(tf.DeiTModel, config), tmp_path)
+    found = load_encoder(str(folder)).patches([square_picture], layer=0)
+    assert (found.grid, found.prefix, found.features.shape) == ((7, 7), 2, (1, 49, 32))
+
+
+def test_tokens_without_a_final_norm_are_noted(tmp_path: Path) -> None:
+    folder = save_with_images(build(tf.BeitModel, tf.BeitConfig(**plain_tower())), tmp_path)
+    assert load_encoder(str(folder)).notes == ("its tokens pass no final norm",)
+
+
+def test_an_encoder_that_is_no_transformer(tmp_path: Path) -> None:
+    config = tf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=56)
+    folder = save_with_images(build(tf.ConvNextModel, config), tmp_path)
+    with pytest.raises(
+        UserError, match=r"model type 'convnext'. is no encoder that Eyechart can read: .* no sequence of"
+    ):
+        load_encoder(str(folder))
+
+
+def test_a_clip_without_a_grid_still_embeds(tmp_path: Path, square_picture: Image.Image) -> None:
+    """GroupViT merges its patches into a few tokens."""
+    tokenizer = clip_tokenizer()
+    vision = {"hidden_size": 32, "intermediate_size": 64, "depths": [1, 1, 1], "num_hidden_layers": 3}
+    groups = {"num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 4], "num_attention_heads": 4}
+    config = tf.GroupViTConfig(
+        vision_config={**vision, **groups, "image_size": 56, "patch_size": 8},
+        text_config=text_tower(tokenizer),
+        projection_dim=24,
+    )
+    build(tf.GroupViTModel, config).save_pretrained(tmp_path)
+    tf.CLIPProcessor(clip_images(56), tokenizer).save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    assert encoder.poolings == ("projected",)
+    assert encoder.notes[0].startswith("no patch features: it hands out 4 tokens for a grid of 7 x 7 patches")
+    assert encoder.embed([square_picture]).shape == (1, 24)
+    with pytest.raises(Incapable, match="is no sequence of patch tokens"):
+        encoder.patches([square_picture], layer=0)
+
+
+def test_a_model_of_videos_is_no_encoder(tmp_path: Path) -> None:
+    folder = save_with_images(
+        build(tf.VideoMAEModel, tf.VideoMAEConfig(num_frames=2, **plain_tower())), tmp_path
+    )
+    with pytest.raises(UserError, match="cannot be run on a picture: not enough values"):
+        load_encoder(str(folder))
+
+
+def test_a_text_model_is_no_encoder(tmp_path: Path) -> None:
+    tf.GPT2Model(tf.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=10, n_positions=8)).save_pretrained(
         tmp_path
     )
     with pytest.raises(UserError, match="has no image processor that can be loaded"):

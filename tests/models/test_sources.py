@@ -75,7 +75,7 @@ def test_a_revision_is_given_once() -> None:
         ("open_clip:ViT-B-32", r"'open_clip:ViT-B-32' names no weights; write open_clip:NAME/TAG"),
         ("zoo:nothing", "no zoo model named 'nothing'"),
         ("a model", "'a model' is neither a folder here nor a hub id"),
-        ("", "'' is neither a folder here nor a hub id"),
+        (" ", "a model's name is empty .' '.; give a folder"),
     ],
 )
 def test_names_that_mean_nothing(text: str, says: str) -> None:
@@ -86,7 +86,7 @@ def test_names_that_mean_nothing(text: str, says: str) -> None:
 @pytest.mark.parametrize("text", ["timm:vit", "open_clip:a/b", "http://here"])
 def test_only_the_hub_has_revisions(text: str) -> None:
     with pytest.raises(
-        UserError, match="revision 'v1' was given for .*, but only models on the hub have one"
+        UserError, match=r"revision 'v1' was given for .*, but only models on the hub have one"
     ):
         parse_source(text, revision="v1")
 

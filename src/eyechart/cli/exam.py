@@ -50,8 +50,9 @@ def run_exam(
     ] = 95.0,
     ask: Annotated[
         str,
-        typer.Option(help="'generate': read the model's reply; 'options': compare the options' likelihoods."),
-    ] = "generate",
+        typer.Option(help="generate: read the model's reply; options: compare the options' likelihoods;"
+                     " auto: generate, but options for the random-weight model."),
+    ] = "auto",
     template: Annotated[
         str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
     ] = "letter",

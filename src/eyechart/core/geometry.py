@@ -18,6 +18,9 @@ from jaxtyping import Bool, Float, Int
 Mask: TypeAlias = Bool[np.ndarray, "height width"]
 """True where the object is, in original pixels."""
 
+Length: TypeAlias = float | int
+"""A length or coordinate in pixels."""
+
 Positions: TypeAlias = tuple[tuple[int, ...], ...]
 """One position for each cell, row by row."""
 
@@ -33,10 +36,10 @@ _EPSILON = 1e-6
 class Box(NamedTuple):
     """A rectangle in original pixels; it may reach beyond the image, where the canvas was padded."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    left: Length
+    top: Length
+    right: Length
+    bottom: Length
 
 
 class Cell(NamedTuple):
@@ -60,7 +63,7 @@ class Tile:
     canvas: tuple[int, int]
     """Height and width of the canvas in its own pixels."""
 
-    cell: tuple[float, float]
+    cell: tuple[Length, Length]
     """Height and width of one cell in canvas pixels; what is left over at the right and bottom is seen by none."""
 
     positions: Positions
@@ -172,14 +175,14 @@ class Geometry:
             for row, column in np.argwhere(tile.position_grid == position)
         )
 
-    def point_to_cells(self, x: float, y: float) -> tuple[Cell, ...]:
+    def point_to_cells(self, x: Length, y: Length) -> tuple[Cell, ...]:
         """The cells that show a point of the original image, one for each tile that shows it and keeps it."""
         height, width = self.image_size
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"the point ({x}, {y}) lies outside an image {width} wide and {height} high")
         return tuple(self._cells_at(x, y))
 
-    def _cells_at(self, x: float, y: float) -> Iterator[Cell]:
+    def _cells_at(self, x: Length, y: Length) -> Iterator[Cell]:
         for index, tile in enumerate(self.tiles):
             ys, xs = tile.shown_edges()
             row, column = int(np.searchsorted(ys, y, "right")) - 1, int(np.searchsorted(xs, x, "right")) - 1
@@ -198,7 +201,7 @@ class Geometry:
         area = _Area(self._checked(mask))
         return tuple(area.shares(*tile.shown_edges()) for tile in self.tiles)
 
-    def mask_to_cells(self, mask: Mask, *, threshold: float) -> tuple[Bool[np.ndarray, "row column"], ...]:
+    def mask_to_cells(self, mask: Mask, *, threshold: Length) -> tuple[Bool[np.ndarray, "row column"], ...]:
         """For each tile, the cells of a mask: S = {i : |M and R_i| > threshold * |R_i|}, R_i the visible cell.
 
         With threshold 0 any overlap counts, with 0.5 the majority. `visible_share` says what was lost to a crop.
@@ -211,7 +214,7 @@ class Geometry:
         return tuple(share > threshold + _EPSILON for share in self.shares(mask))
 
     def positions_of(
-        self, mask: Mask, *, threshold: float, tiles: tuple[int, ...] | None = None
+        self, mask: Mask, *, threshold: Length, tiles: tuple[int, ...] | None = None
     ) -> Int[np.ndarray, " position"]:
         """The LLM positions of a mask's cells, ascending, each once.
 

@@ -66,6 +66,7 @@ _BROKEN: tuple[type[Exception], ...] = (
     RuntimeError,  # AVIF and WebP decoders that could not be set up
     struct.error,  # fields cut short
     zlib.error,  # compressed text and profiles
+    Image.DecompressionBombError,  # too many pixels by Pillow's own count
 )
 """What Pillow raises on broken files, from its source and from mutated files: so many kinds, no common base."""
 
@@ -289,7 +290,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 def _has_more(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except (*_BROKEN, Image.DecompressionBombError):  # a second frame is there and broken
+    except _BROKEN:  # a second frame is there and broken
         return True
 
 

@@ -75,7 +75,7 @@ class RunFolder:
         try:
             files.remove_unfinished(folder)
             manifest = _read_manifest(folder)
-            if fresh and manifest:
+            if manifest and (fresh or "clearing" in manifest):
                 _clear(folder, manifest)
                 manifest = {}
             run = cls(folder, lock, manifest)
@@ -273,9 +273,12 @@ def _check_same(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _clear(folder: Path, manifest: dict[str, Any]) -> None:
-    """Remove the files that `manifest` lists, the manifest last; what else lies in the folder stays."""
-    files.write_json(folder / MANIFEST, manifest | {"finished": None})
-    for entry in reversed(manifest["files"]):  # the config last, since without it nothing can be continued
+    """Remove the files that `manifest` lists, the manifest last; what else lies in the folder stays.
+
+    The manifest says so first: what is killed on the way is gone on with by the next start, fresh or not.
+    """
+    files.write_json(folder / MANIFEST, manifest | {"finished": None, "clearing": True})
+    for entry in manifest["files"]:
         inner, pattern = (folder / entry).parent, (folder / entry).name
         if pattern.startswith("*"):
             made = [path for path in inner.glob("*") if path.is_file() and path.suffix == pattern[1:]]

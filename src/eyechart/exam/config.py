@@ -30,7 +30,9 @@ class ExamConfig:
     percentile: float = 95.0
     """A suspect reaches this percentile of similarities under the model's encoder and not under the reference."""
 
-    ask: Literal["generate", "options"] = "generate"
+    ask: Literal["auto", "generate", "options"] = "auto"
+    """Read a reply, or compare the options' likelihoods; 'auto' reads, but for the random-weight model, which says noise."""
+
     template: str = "letter"
     max_new_tokens: int = 16
     adapter: str | None = None
@@ -60,6 +62,14 @@ class ExamConfig:
         """A folder name: which model on which benchmark, and a hash of every choice, so that no two exams share it."""
         digest = hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()
         return f"exam-{_slug(self.model or 'untrained')}-on-{_slug(self.on or 'pictures')}-{digest[:6]}"
+
+
+    @property
+    def asking(self) -> Literal["generate", "options"]:
+        """`ask` with 'auto' resolved."""
+        if self.ask == "auto":
+            return "options" if self.model is None else "generate"
+        return self.ask
 
 
 def given(config: ExamConfig) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _ask(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> list[G
     log = run.jsonl(f"samples_{TASK}.jsonl", key="doc_id")
     if len(log) < len(items):
         stage.vlm.require(
-            Capability.GENERATE if stage.config.ask == "generate" else Capability.OPTION_SCORES,
+            Capability.GENERATE if stage.config.asking == "generate" else Capability.OPTION_SCORES,
             for_="an exam",
         )
     for start in range(0, len(items), batch):
@@ -185,7 +185,7 @@ def _ask(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> list[G
 
 def _replies(stage: Stage, asked: Sequence[tuple[Item, AskedPrompt]]) -> list[Graded]:
     prompts = [Prompt(text=prompt.text, images=(open_image(item.image).image,)) for item, prompt in asked]
-    if stage.config.ask == "generate":
+    if stage.config.asking == "generate":
         said = stage.vlm.generate(prompts, max_new_tokens=stage.config.max_new_tokens)
         return [
             grade_reply(item, reply, prompt.labels) for (item, prompt), reply in zip(asked, said, strict=True)

@@ -124,7 +124,7 @@ def results_json(
             **summary.to_dict(),
             "find": _find(summary, comparison),
             "asking": {
-                "ask": stage.config.ask,
+                "ask": stage.config.asking,
                 "max_new_tokens": stage.config.max_new_tokens,
                 "template": stage.config.template,
                 "layout": stage.vlm.template,

@@ -1,11 +1,13 @@
 """What an exam is held on: the model, the benchmark and the reference encoder, each with its identity."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL.Image import Image
 
@@ -18,8 +20,9 @@ from eyechart.exam.config import DEFAULT_REFERENCE, ExamConfig
 from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, Fed, fed_features, pool
+from eyechart.models.quiet import quiet
 from eyechart.models.sources import Fingerprint, fingerprint, parse_source
-from eyechart.models.untrained import make_untrained
+from eyechart.models.untrained import Untrained, make_untrained
 from eyechart.models.vlms import VLM
 from eyechart.score import load_benchmark
 from eyechart.world import draw_pictures
@@ -45,7 +48,10 @@ class Stage:
         self.device = pick_device(config.device)
         bundled = folder.parent / "bundled"
         self._in_memory = in_memory
-        self._untrained = make_untrained(bundled) if config.model is None and in_memory is None else None
+        self._untrained: Untrained | None = None
+        if config.model is None:
+            with quiet():
+                self._untrained = make_untrained(bundled)
         on = config.on or draw_pictures(bundled / "pictures", pairs=PICTURES, seed=config.seed)
         self.benchmark: Benchmark = load_benchmark(on, limit=config.limit, images=bundled / "images")
 
@@ -55,16 +61,17 @@ class Stage:
         config = self.config
         if self._in_memory is not None:
             return self._in_memory
-        return load_vlm(
-            self._model_name,
-            revision=config.revision,
-            device=None if config.device_map else config.device,
-            device_map=config.device_map,
-            dtype=config.dtype,
-            attn=config.attn,
-            adapter=config.adapter,
-            trust_remote_code=config.trust_remote_code,
-        )
+        with quiet():
+            return load_vlm(
+                self._model_name,
+                revision=config.revision,
+                device=None if config.device_map else config.device,
+                device_map=config.device_map,
+                dtype=config.dtype,
+                attn=config.attn,
+                adapter=config.adapter,
+                trust_remote_code=config.trust_remote_code,
+            )
 
     @cached_property
     def reference(self) -> Encoder | None:
@@ -128,7 +135,9 @@ class Stage:
             found = fingerprint(parse_source(self._model_name, revision=self.config.revision))
             if found.sha256 or found.revision:
                 return found
-        return Fingerprint(id=self.vlm.id, revision=self.vlm.revision, sha256=self.vlm.sha256)
+        vlm = self.vlm
+        sha256 = vlm.sha256 or (weights_sha256(vlm.model) if vlm.revision is None else None)
+        return Fingerprint(id=vlm.id, revision=vlm.revision, sha256=sha256)
 
     @cached_property
     def _reference(self) -> tuple[Encoder | None, str | None]:
@@ -136,9 +145,22 @@ class Stage:
         if wish == "none":
             return None, "none was asked for (--reference none)"
         if wish != "auto":
-            return load_encoder(wish, device=str(self.device.device), dtype="float32"), None
+            return self._load_reference(wish), None
         default = DEFAULT_REFERENCE if self._untrained is None else str(self._untrained.reference)
         try:
-            return load_encoder(default, device=str(self.device.device), dtype="float32"), None
+            return self._load_reference(default), None
         except UserError as error:
             return None, f"the default, {default}, cannot be had ({error}); name another with --reference"
+
+    def _load_reference(self, name: str) -> Encoder:
+        with quiet():
+            return load_encoder(name, device=str(self.device.device), dtype="float32")
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """A hash of names, shapes and bytes of all parameters and buffers: the identity of a model in memory."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        whole.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()

@@ -159,26 +159,13 @@ def _plan(model: Any, processor: Any, inputs: Outputs, towers: Parts) -> _Plan:
     tokens = torch.cat([each.tokens for each in matches], dim=1)
     layers = tuple(dict.fromkeys(layer for each in matches for layer in each.layers))
     norms = tuple(dict.fromkeys(norm for each in matches for norm in each.norms))
-    alike = sorted({layer for each in matches for layer in each.alike})
     count = next(len(s.prints) for s in trace.states if s.layer == layers[-1])
-    patches, why = patch_of_token(model, processor.image_processor, inputs, towers)
-    if patches is not None and len(patches) != count:
-        patches, why = (
-            None,
-            f"no grid: the tower has {len(patches)} tokens at first and {count} where they are read",
-        )
+    patches, why = _patches(model, processor, inputs, towers, count)
     cells, side = cells_of_rows(tokens, patches)
     empty = _empty_canvases(inputs)
     order = reading_order(cells)
     order = order[~torch.isin(cells[order, 0], empty)]
     last = len(towers.vision_blocks)
-    names = ", ".join(place.module for place in found)
-    notes = [
-        why,
-        f"layers {alike} hold the very same numbers" if alike else "",
-        f"put together from what {names} read" if len(found) > 1 else "",
-        f"{len(empty)} empty canvases left out" if len(empty) else "",
-    ]
     return _Plan(
         sources=tuple((place, each.axes) for place, each in found.items()),
         order=order,
@@ -188,8 +175,28 @@ def _plan(model: Any, processor: Any, inputs: Outputs, towers: Parts) -> _Plan:
         last_layer=last,
         pooling=_words(tokens, patches, side, count, layers, norms, last),
         encoder=type(towers.vision).__name__,
-        note="; ".join(note for note in notes if note),
+        note="; ".join(filter(None, [why, *_notes(found, len(empty))])),
     )
+
+
+def _patches(
+    model: Any, processor: Any, inputs: Outputs, towers: Parts, count: int
+) -> tuple[Int[Tensor, "token 3"] | None, str]:
+    """The patch of each of a layer's `count` tokens, or None and why not."""
+    patches, why = patch_of_token(model, processor.image_processor, inputs, towers)
+    if patches is None or len(patches) == count:
+        return patches, why
+    return None, f"no grid: the tower has {len(patches)} tokens at first and {count} where they are read"
+
+
+def _notes(found: dict[Place, Match], empty: int) -> Iterator[str]:
+    alike = sorted({layer for each in found.values() for layer in each.alike})
+    if alike:
+        yield f"layers {alike} hold the very same numbers"
+    if len(found) > 1:
+        yield f"put together from what {', '.join(place.module for place in found)} read"
+    if empty:
+        yield f"empty canvases left out: {empty}"
 
 
 def _empty_canvases(inputs: Outputs) -> Int[Tensor, " canvas"]:

@@ -84,6 +84,8 @@ def parse_source(text: str, *, revision: str | None = None) -> Source:
         UserError: the name is of no known shape, names a folder that is not there or holds no model, a zoo model
             that does not exist, or two revisions.
     """
+    if not text.strip():
+        raise UserError(f"a model's name is empty ({text!r}); give a folder, or a name such as ORG/NAME")
     if text.startswith(("http://", "https://")):
         return _without_revision(Source(kind="server", name=text.rstrip("/")), revision)
     prefix, colon, rest = text.partition(":")

@@ -1,7 +1,7 @@
 """What the adapters to timm and open_clip share: the import, block states by hooks, and a hash of the weights."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -55,13 +55,6 @@ def weights_sha256(model: nn.Module) -> str:
         whole.update(f"{name}\0{data.dtype}\0{tuple(data.shape)}\0".encode())
         whole.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
-
-
-def patch_grid(trunk: Any, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Rows and columns of patches of a vision transformer that says its patch size."""
-    patch = trunk.patch_size if hasattr(trunk, "patch_size") else trunk.patch_embed.patch_size
-    height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-    return inputs["pixel_values"].shape[-2] // height, inputs["pixel_values"].shape[-1] // width
 
 
 def _catcher(caught: dict[int, Tensor], place: int) -> Any:

@@ -16,6 +16,7 @@ from transformers import AutoModel
 from eyechart.core.errors import Incapable, UserError
 from eyechart.models.encoders.encoder import Reading
 from eyechart.models.encoders.preprocessing import Preprocessor, check_size, load_preprocessor
+from eyechart.models.encoders.probing import noise_picture, patch_grid, probe
 from eyechart.models.encoders.texts import TextReader
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,13 @@ class HubTower:
         self._arguments = _forward_arguments(model, self._config, interpolate=interpolate)
         self.kind: Literal["clip_like", "vision_only"] = "vision_only"
         self.device, self.dtype = model.device, model.dtype
-        probe = self._probe_inputs()
+        inputs = self._move(self.prepare(noise_picture()))
         resizable = interpolate or "interpolate_pos_encoding" not in _parameters(model)
-        self.notes = preprocessor.notes + check_size(name, probe, self._config, resizable=resizable)
+        notes = check_size(name, inputs, self._config, resizable=resizable)
         self.preprocessing = preprocessor.description + ("+interpolated" if interpolate else "")
-        self._find_out(name, probe)
+        self.layers, self.prefix, self.dims = 0, 0, dict[str, int]()
+        self._norm: nn.Module | None = None
+        self.notes = preprocessor.notes + notes + self._find_out(name, inputs)
 
     def prepare(self, image: Image.Image) -> dict[str, Tensor]:
         """The tensors of one picture, each with a leading axis of one."""
@@ -55,12 +58,9 @@ class HubTower:
 
     def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows and columns of patches of one prepared picture."""
-        if "spatial_shapes" in inputs:
-            rows, columns = inputs["spatial_shapes"][0].tolist()
-            return int(rows), int(columns)
-        patch = self._config.patch_size
-        height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-        return inputs["pixel_values"].shape[-2] // height, inputs["pixel_values"].shape[-1] // width
+        grid = patch_grid(self._config, inputs)
+        assert grid is not None
+        return grid
 
     @torch.no_grad()
     def read(self, inputs: Mapping[str, Tensor], *, layer: int | None = None) -> Reading:
@@ -83,64 +83,30 @@ class HubTower:
         extra = {name: make(inputs) for name, make in self._arguments.items()}
         return reader(**inputs, **extra, **({"output_hidden_states": True} if states else {}))
 
-    def _probe_inputs(self) -> dict[str, Tensor]:
-        """A picture of noise: with plain colour, two different things might look the same."""
-        noise = torch.randint(
-            0, 256, (64, 96, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-        )
-        inputs = self.prepare(Image.fromarray(noise.numpy()))
+    def _move(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
             name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else None)
             for name, tensor in inputs.items()
         }
 
-    @torch.no_grad()
-    def _find_out(self, name: str, probe: dict[str, Tensor]) -> None:
-        calls: list[tuple[nn.Module, Tensor, Tensor]] = []
-        hooks = [module.register_forward_hook(_recorder(calls)) for module in _norms(self._model)]
+    def _find_out(self, name: str, inputs: dict[str, Tensor]) -> tuple[str, ...]:
+        """Fill in what can be read, and return what is worth a note."""
         try:
-            output = self._run(probe, states=True)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        states = getattr(output, "hidden_states", None)
-        sequence = getattr(output, "last_hidden_state", None)
+            output, layout = probe(self._model, lambda: self._run(inputs, states=True), self._config, inputs)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{name} cannot be run on a picture: {error}") from error
         projected = _projected(self._model, output)
-        self._norm: nn.Module | None = None
-        self.layers, self.prefix, self.dims = 0, 0, dict[str, int]()
         if projected is not None:
             self.kind = "clip_like"
             self.dims["projected"] = projected.shape[-1]
-        if states and sequence is not None and sequence.dim() == 3:
-            self._see_tokens(name, probe, sequence, states, calls)
-        if not self.dims:
-            raise UserError(
-                f"{name} (model type {self._config.model_type!r}) gives neither a projected image embedding nor a sequence "
-                "of patch tokens; Eyechart reads vision transformers and CLIP-like models"
-            )
-
-    def _see_tokens(
-        self,
-        name: str,
-        probe: dict[str, Tensor],
-        sequence: Tensor,
-        states: Sequence[Tensor],
-        calls: list[tuple[nn.Module, Tensor, Tensor]],
-    ) -> None:
-        rows, columns = self.grid(probe)
-        self.layers = len(states) - 1
-        self._norm = _final_norm(sequence, calls)
-        if "spatial_shapes" not in probe:
-            self.prefix = sequence.shape[1] - rows * columns
-        registers = int(getattr(self._config, "num_register_tokens", 0) or 0)
-        if self.prefix not in (registers, registers + 1):
-            raise UserError(
-                f"{name}: {sequence.shape[1]} tokens for a grid of {rows} x {columns} patches leave {self.prefix} others, but "
-                f"its config explains a class token and {registers} registers"
-            )
-        if self.prefix == registers + 1:
-            self.dims["cls"] = sequence.shape[-1]
-        self.dims["mean_patch"] = sequence.shape[-1]
+        elif isinstance(layout, str):
+            kind = self._config.model_type
+            raise UserError(f"{name} (model type {kind!r}) is no encoder that Eyechart can read: {layout}")
+        if isinstance(layout, str):
+            return (f"no patch features: {layout}",)
+        self.layers, self.prefix, self._norm = layout.layers, layout.prefix, layout.norm
+        self.dims |= dict.fromkeys(["cls", "mean_patch"] if layout.classed else ["mean_patch"], layout.width)
+        return layout.notes
 
 
 def load_hub_tower(
@@ -216,27 +182,3 @@ def _projected(model: Any, output: Any) -> Tensor | None:
     if hasattr(model, "get_image_features"):
         return pooled
     return pooled if str(model.config.model_type).startswith("siglip") else None
-
-
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if "norm" in type(module).__name__.lower()]
-
-
-def _recorder(calls: list[tuple[nn.Module, Tensor, Tensor]]) -> Any:
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        calls.append((module, inputs[0], output))
-
-    return record
-
-
-def _final_norm(sequence: Tensor, calls: list[tuple[nn.Module, Tensor, Tensor]]) -> nn.Module | None:
-    """The norm still to be applied to the last tokens, or None where a norm has just given them.
-
-    CLIP's last tokens come bare, and its final norm is applied to the class token alone.
-    """
-    if any(output.shape == sequence.shape and torch.equal(output, sequence) for _, _, output in calls):
-        return None
-    for module, given, _ in reversed(calls):
-        if given.shape == sequence[:, 0].shape and torch.equal(given, sequence[:, 0]):
-            return module
-    return None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from eyechart.core.errors import UserError, unknown
 from eyechart.models.encoders.encoder import Reading
-from eyechart.models.encoders.extras import block_states, load_extra, patch_grid, weights_sha256
+from eyechart.models.encoders.extras import block_states, load_extra, weights_sha256
+from eyechart.models.encoders.probing import noise_picture, patch_grid
 
 
 class OpenClipTower:
@@ -42,7 +43,10 @@ class OpenClipTower:
 
     def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows and columns of patches of one prepared picture."""
-        return patch_grid(self._trunk, inputs)
+        sized = self._trunk if hasattr(self._trunk, "patch_size") else self._trunk.patch_embed
+        grid = patch_grid(sized, inputs)
+        assert grid is not None
+        return grid
 
     @torch.no_grad()
     def read(self, inputs: Mapping[str, Tensor], *, layer: int | None = None) -> Reading:
@@ -70,7 +74,7 @@ class OpenClipTower:
         )
 
     def _find_out(self) -> None:
-        inputs = self.prepare(Image.new("RGB", (64, 48), "grey"))
+        inputs = self.prepare(noise_picture())
         inputs = {name: tensor.to(self.device, self.dtype) for name, tensor in inputs.items()}
         reading = self.read(inputs)
         assert reading.projected is not None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.models.encoders.encoder import Reading
-from eyechart.models.encoders.extras import block_states, load_extra, patch_grid, weights_sha256
+from eyechart.models.encoders.extras import block_states, load_extra, weights_sha256
+from eyechart.models.encoders.probing import patch_grid
 
 
 class TimmTower:
@@ -43,7 +44,10 @@ class TimmTower:
 
     def grid(self, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows and columns of patches of one prepared picture."""
-        return patch_grid(self._model, inputs)
+        sized = self._model if hasattr(self._model, "patch_size") else self._model.patch_embed
+        grid = patch_grid(sized, inputs)
+        assert grid is not None
+        return grid
 
     @torch.no_grad()
     def read(self, inputs: Mapping[str, Tensor], *, layer: int | None = None) -> Reading:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eyechart.core.geometry import Box
+from eyechart.core.geometry import Box, Length
 from eyechart.models.geometry.views import Frame, View
 
 Canvases: TypeAlias = npt.NDArray[np.float32]
@@ -112,7 +112,7 @@ def _contradicts(views: Sequence[View], readings: Sequence[_Reading | None], siz
 
 
 def _contradiction(
-    axis: _Axis, box: tuple[float, float], shown: tuple[float, float], length: int, tolerance: float
+    axis: _Axis, box: tuple[Length, Length], shown: tuple[Length, Length], length: int, tolerance: float
 ) -> str:
     if len(axis.reads) != length:
         return f"{length} pixels were predicted, {len(axis.reads)} came out"

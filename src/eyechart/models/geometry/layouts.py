@@ -13,7 +13,7 @@ from typing import Any
 from transformers.image_processing_utils import select_best_resolution
 
 from eyechart.core.errors import Incapable
-from eyechart.core.geometry import DROPPED, Box, Positions, Tile, raster
+from eyechart.core.geometry import DROPPED, Box, Length, Positions, Tile, raster
 from eyechart.models.geometry.views import View
 
 _BY_CROSS_ATTENTION = (
@@ -105,7 +105,7 @@ def patches(view: View, patch: tuple[int, int]) -> tuple[int, int]:
     return view.canvas[0] // patch[0], view.canvas[1] // patch[1]
 
 
-def tile(view: View, cell: tuple[float, float], positions: Positions) -> Tile:
+def tile(view: View, cell: tuple[Length, Length], positions: Positions) -> Tile:
     """A view cut into cells."""
     return Tile(
         box=view.box, shown=view.shown, canvas=view.canvas, cell=cell, positions=positions, whole=view.whole

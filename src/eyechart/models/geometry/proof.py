@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from eyechart.core.errors import Incapable
-from eyechart.core.geometry import Geometry
+from eyechart.core.geometry import Geometry, Length
 from eyechart.models.geometry.inputs import Outputs
 from eyechart.models.geometry.pixels import Packing
 
@@ -68,7 +68,7 @@ class Reached(Exception):
     """Ends a forward pass at the module that was waited for."""
 
 
-def regions(tiles: int, canvas: tuple[int, int], cell: tuple[float, float]) -> list[Region]:
+def regions(tiles: int, canvas: tuple[int, int], cell: tuple[Length, Length]) -> list[Region]:
     """The cells of that many canvases in reading order, one canvas after the other."""
     rows, columns = int(canvas[0] / cell[0] + 1e-6), int(canvas[1] / cell[1] + 1e-6)
     return [
@@ -79,7 +79,7 @@ def regions(tiles: int, canvas: tuple[int, int], cell: tuple[float, float]) -> l
     ]
 
 
-def _region(index: int, row: int, column: int, cell: tuple[float, float]) -> Region:
+def _region(index: int, row: int, column: int, cell: tuple[Length, Length]) -> Region:
     edges = [round(place * size) for place, size in ((row, cell[0]), (column, cell[1]), (row + 1, cell[0]))]
     return Region(index, edges[0], edges[1], edges[2], round((column + 1) * cell[1]))
 

@@ -16,7 +16,7 @@ from transformers.image_transforms import get_resize_output_image_size, get_size
 from transformers.image_utils import ChannelDimension, SizeDict, get_image_size_for_max_height_width
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from eyechart.core.geometry import Box
+from eyechart.core.geometry import Box, Length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,12 @@ class _Axis:
     """One axis of a canvas in the making: canvas coordinate = scale * original coordinate + offset."""
 
     length: int
-    first: float
-    last: float
+    first: Length
+    last: Length
     """Where the image begins and ends on the canvas; outside there is padding."""
 
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: Length = 1.0
+    offset: Length = 0.0
 
     def resized(self, length: int) -> Self:
         by = length / self.length
@@ -53,7 +53,7 @@ class _Axis:
         first, last = (min(max(end - start, 0), length) for end in (self.first, self.last))
         return type(self)(length, first, last, self.scale, self.offset - start)
 
-    def original(self, place: float) -> float:
+    def original(self, place: Length) -> float:
         """A canvas coordinate in original pixels, free of the last bits' rounding."""
         return round((place - self.offset) / self.scale, 9) + 0.0
 

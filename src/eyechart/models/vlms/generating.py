@@ -31,7 +31,7 @@ def greedy_config(model: Any, tokenizer: Any, *, max_new_tokens: int) -> Generat
         found["pad_token_id"] = (
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
         )
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=max_new_tokens,
         use_cache=True,

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +17,60 @@ from eyechart.core.devices import DTYPES, pick_device
 from eyechart.core.errors import UserError, need, unknown
 from eyechart.models.processors import load_processor
 from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
+from eyechart.models.vlms.vlm import VLM
 
 logger = logging.getLogger(__name__)
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A model, its processor, and where both came from."""
-
-    model: Any
-    processor: Any
-    fingerprint: Fingerprint
-    adapter: Fingerprint | None
-    notes: tuple[str, ...] = field(default=())
-
-
-def load(
+def load_vlm(
     text: str,
     *,
-    revision: str | None,
-    device: str | None,
-    device_map: str | Mapping[str, Any] | None,
-    dtype: str,
-    attn: str | None,
-    adapter: str | None,
-    trust_remote_code: bool,
-) -> Loaded:
-    """Load what `text` names; `load_vlm` says what the arguments mean and which errors there are."""
+    revision: str | None = None,
+    device: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    dtype: str = "auto",
+    attn: str | None = None,
+    adapter: str | None = None,
+    trust_remote_code: bool = False,
+) -> VLM:
+    """Load a VLM and prove on two small pictures what it can do.
+
+    Args:
+        text: a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), a checkpoint folder, or `zoo:NAME`.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` takes the fastest there is.
+        device_map: handed to transformers, to spread a model over devices; then `device` must not be given.
+        dtype: `float32`, `float16`, `bfloat16`, or `auto`: the checkpoint's own, in float32 on a CPU if it is half.
+        attn: `eager`, `sdpa` and what else transformers knows; None leaves the choice to transformers.
+        adapter: folder of a PEFT adapter to put on the model.
+        trust_remote_code: run code that comes with the checkpoint.
+
+    Raises:
+        UserError: there is no such checkpoint, it is no VLM, weights, processor or adapter are missing or do not
+            fit, or the model fails on a plain picture.
+    """
     source = _vlm_source(text, revision)
     options: dict[str, Any] = {"revision": source.revision or "main", "trust_remote_code": trust_remote_code}
     config = _config(source, options)
     _check_kind(config, source)
     if device_map is not None and device not in (None, "auto"):
         raise UserError(f"give device ({device!r}) or device_map ({device_map!r}), not both")
-    place = pick_device(device).device
-    wanted, why = _dtype(config, dtype, place if device_map is None else None)
-    processor = _processor(source, trust_remote_code)
-    if attn is not None:
-        options["attn_implementation"] = attn
-    if device_map is not None:
-        options["device_map"] = device_map
-    model, dtype_note = _model(source, {**options, "dtype": wanted}, place if device_map is None else None)
+    place = pick_device(device).device if device_map is None else None
+    wanted, note = _dtype(config, dtype, place)
+    processor = _processor(source, trust_remote_code=trust_remote_code)
+    more = {"attn_implementation": attn, "device_map": device_map}
+    options |= {key: value for key, value in more.items() if value is not None}
+    model = _model(source, {**options, "dtype": wanted}, place)
+    if wanted == "auto" and model.dtype in _HALF and place is not None and place.type == "cpu":
+        note = f"dtype: float32, since a CPU is slow and inexact in the checkpoint's {model.dtype}"
+        model = model.float()
     print_of_adapter = None
     if adapter is not None:
         model, print_of_adapter = _with_adapter(model, adapter)
     model.eval()
-    return Loaded(
-        model=model,
-        processor=processor,
-        fingerprint=fingerprint(source),
-        adapter=print_of_adapter,
-        notes=tuple(note for note in (why, dtype_note) if note),
-    )
+    notes = (note,) if note else ()
+    return VLM(model, processor, fingerprint=fingerprint(source), adapter=print_of_adapter, notes=notes)
 
 
 def _vlm_source(text: str, revision: str | None) -> Source:
@@ -139,7 +138,7 @@ def _stored_dtype(config: Any) -> torch.dtype | None:
     return None
 
 
-def _processor(source: Source, trust_remote_code: bool) -> Any:
+def _processor(source: Source, *, trust_remote_code: bool) -> Any:
     expected = "a processor_config.json or preprocessor_config.json and the tokenizer's files"
     try:
         processor = load_processor(
@@ -158,13 +157,14 @@ def _processor(source: Source, trust_remote_code: bool) -> Any:
     return processor
 
 
-def _model(source: Source, options: dict[str, Any], device: torch.device | None) -> tuple[Any, str]:
+def _model(source: Source, options: dict[str, Any], device: torch.device | None) -> Any:
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source.location, output_loading_info=True, **options
         )
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"the model {source.name!r} cannot be loaded: {_first_line(error)}") from error
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         some = ", ".join(missing[:3])
@@ -172,11 +172,7 @@ def _model(source: Source, options: dict[str, Any], device: torch.device | None)
             f"the checkpoint {source.name!r} lacks {len(missing)} of its weights ({some}{', ...' if missing[3:] else ''}); "
             "expected all of them, since transformers would fill them with random numbers. Is a shard missing?"
         )
-    note = ""
-    if options["dtype"] == "auto" and model.dtype in _HALF and device is not None and device.type == "cpu":
-        note = f"dtype: float32, since a CPU is slow and inexact in the checkpoint's {model.dtype}"
-        model = model.float()
-    return (model if device is None else model.to(device)), note
+    return model if device is None else model.to(device)
 
 
 def _with_adapter(model: Any, adapter: str) -> tuple[Any, Fingerprint]:

@@ -77,13 +77,15 @@ def continuations(tokenizer: Any, text: str, options: Sequence[str], prompt: Seq
 
 def cut_inputs(inputs: Inputs, cut: int) -> Inputs:
     """The inputs without the last `cut` tokens: every tensor as long as the sequence is shortened with it."""
+    if not cut:
+        return inputs
     length = inputs["input_ids"].shape[1]
 
     def shorter(value: Any) -> Any:
         runs_along = isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == length
         return value[:, : length - cut] if runs_along else value
 
-    return {key: shorter(value) for key, value in inputs.items()} if cut else inputs
+    return {key: shorter(value) for key, value in inputs.items()}
 
 
 class _SharedPrefix:

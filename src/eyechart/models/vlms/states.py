@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from eyechart.core.errors import Incapable, UserError
+from eyechart.core.errors import Incapable, UserError, unknown
 from eyechart.models.vlms.prompting import Inputs
 from eyechart.models.vlms.towers import Towers
 
@@ -95,6 +95,24 @@ def pick_layers(states: Sequence[Tensor], layers: Sequence[int] | None) -> tuple
         if not -count <= layer < count:
             raise UserError(f"no layer {layer}: this tower has layers 0 (its input) to {count - 1}")
     return tuple(range(count)) if layers is None else tuple(layer % count for layer in layers)
+
+
+def pick_positions(wanted: Sequence[int] | str, image: tuple[int, ...], length: int) -> tuple[int, ...]:
+    """The positions asked for: `image`, `all`, or places in a sequence of `length`, negative ones from its end.
+
+    Raises:
+        UserError: there is no such position.
+    """
+    if wanted == "image":
+        return image
+    if wanted == "all":
+        return tuple(range(length))
+    if isinstance(wanted, str):
+        raise unknown("kind of positions", wanted, ["image", "all"])
+    for position in wanted:
+        if not -length <= position < length:
+            raise UserError(f"no position {position}: this prompt has {length} positions, 0 to {length - 1}")
+    return tuple(position % length for position in wanted)
 
 
 def vision_states(towers: Towers, run: Callable[[], object]) -> tuple[Float[Tensor, "row token dim"], ...]:

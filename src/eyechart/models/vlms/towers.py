@@ -13,19 +13,17 @@ from typing import Any, Literal
 from torch import nn
 
 from eyechart.core.errors import Incapable
+from eyechart.models.vlms.blocks import (
+    BlockList,
+    block_lists,
+    blocks_of,
+    cross_blocks,
+    heads_of,
+    self_attention_in,
+)
 from eyechart.models.vlms.dataflow import Flow, follow
 
 TowerName = Literal["vision", "language"]
-
-_FUSED = re.compile(r"^(qkv|wqkv|query_key_value|in_proj|c_attn)(_|$)", re.IGNORECASE)
-_QUERY = re.compile(r"^(q|wq|query)(_|$)", re.IGNORECASE)
-_KEY = re.compile(r"^(k|kv|wk|key)(_|$)", re.IGNORECASE)
-_NOT_SELF = {
-    "cross-attention": re.compile(r"cross|x_attn|encoder_attn|encdec|encoder_decoder", re.IGNORECASE),
-    "a linear attention, which has no (query, key) edges": re.compile(r"linear_?att", re.IGNORECASE),
-    "an attention over channels, not tokens": re.compile(r"channel_?att", re.IGNORECASE),
-    "a query resampler (Q-Former, Perceiver), no tower": re.compile(r"q_?former|perceiver|resampler", re.I),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +112,7 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
     names = {id(module): name for name, module in model.named_modules()}
     embeddings = _input_embeddings(base)
     vision = _vision_tower(base, embeddings)
-    vision_blocks, excluded_vision = _blocks(vision, names, skip=())
+    vision_blocks, excluded_vision = blocks_of(vision, names, skip=())
     language, lists, excluded = _language_tower(base, embeddings, vision, names)
     blocks, is_encoder, others = _reading_blocks(base, language, lists)
     width = int(embeddings.weight.shape[-1])
@@ -129,7 +127,7 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
             vision_blocks=vision_blocks,
             language=language,
             language_blocks=blocks,
-            cross_blocks=_cross_blocks(language, vision, blocks),
+            cross_blocks=cross_blocks(language, vision, blocks),
             embeddings=embeddings,
             width=width,
         )
@@ -208,25 +206,22 @@ def _output_embeddings(base: Any) -> nn.Module | None:
     return None
 
 
-_List = tuple[str, tuple[nn.Module, ...]]
-
-
 def _language_tower(
     base: nn.Module, embeddings: nn.Module, vision: nn.Module, names: dict[int, str]
-) -> tuple[nn.Module, list[_List], tuple[str, ...]]:
+) -> tuple[nn.Module, list[BlockList], tuple[str, ...]]:
     """The nearest holder of the input embeddings that also holds blocks outside the vision tower."""
     path = next(name for name, module in base.named_modules() if module is embeddings)
     parts = path.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         holder = base.get_submodule(".".join(parts[:depth]))
-        lists, excluded = _block_lists(holder, names, skip=(vision,))
+        lists, excluded = block_lists(holder, names, skip=(vision,))
         if lists:
             return holder, lists, excluded
     raise Incapable(f"{type(base).__name__} has no list of language blocks with self-attention")
 
 
 def _reading_blocks(
-    base: Any, language: Any, lists: list[_List]
+    base: Any, language: Any, lists: list[BlockList]
 ) -> tuple[tuple[nn.Module, ...], bool, tuple[str, ...]]:
     """The blocks that read the input embeddings: of an encoder-decoder its encoder, else the biggest list."""
     encoder = language.get_encoder() if hasattr(language, "get_encoder") else language
@@ -245,111 +240,13 @@ def _size(blocks: tuple[nn.Module, ...]) -> int:
     return sum(p.numel() for block in blocks for p in block.parameters())
 
 
-def _blocks(
-    tower: nn.Module, names: dict[int, str], skip: tuple[nn.Module, ...]
-) -> tuple[tuple[nn.Module, ...], tuple[str, ...]]:
-    """All blocks of a tower in module order: stages and a second stack follow one another."""
-    lists, excluded = _block_lists(tower, names, skip)
-    return tuple(block for _, blocks in lists for block in blocks), excluded
-
-
-def _block_lists(
-    tower: nn.Module, names: dict[int, str], skip: tuple[nn.Module, ...]
-) -> tuple[list[_List], tuple[str, ...]]:
-    lists: list[_List] = []
-    excluded: list[str] = []
-
-    def visit(module: nn.Module) -> None:
-        for name, child in module.named_children():
-            if any(child is other for other in skip):
-                continue
-            if isinstance(child, nn.ModuleList | nn.Sequential) and _is_block_list(child):
-                lists.append((names[id(child)], tuple(child)))
-                excluded.extend(f"{names[id(m)]}: {why}" for m, why in _others(child))
-            elif why := _why_not(f"{name} {type(child).__name__}"):
-                if any(_has_projections(m) for m in child.modules()):
-                    excluded.append(f"{names[id(child)]}: {why}")
-            else:
-                visit(child)
-
-    visit(tower)
-    return lists, tuple(excluded)
-
-
-def _cross_blocks(
-    language: nn.Module, vision: nn.Module, blocks: tuple[nn.Module, ...]
-) -> tuple[nn.Module, ...]:
-    """The entries of lists of cross-attention blocks that the language tower holds beside its own blocks."""
-    known = {id(m) for one in (*blocks, vision) for m in one.modules()}
-    lists = (m for m in language.modules() if isinstance(m, nn.ModuleList) and id(m) not in known)
-    entries = (entry for one in lists for entry in one if id(entry) not in known)
-    crossing = re.compile("cross", re.IGNORECASE)
-    return tuple(e for e in entries if any(crossing.search(type(m).__name__) for m in e.modules()))
-
-
-def _is_block_list(modules: nn.Module) -> bool:
-    """A list of blocks holds self-attention in an entry, and no entry holds such a list itself (a stage)."""
-    entries = list(modules.children())
-    if not any(_attention_in(entry) for entry in entries):
-        return False
-    inner = (m for entry in entries for m in entry.modules() if isinstance(m, nn.ModuleList | nn.Sequential))
-    return not any(_is_block_list(m) for m in inner if len(list(m.children())) > 1 or _is_stage(m))
-
-
-def _is_stage(modules: nn.Module) -> bool:
-    return isinstance(modules, nn.ModuleList) and all(_attention_in(m) for m in modules.children())
-
-
-def _walk(block: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """The block's attention modules in order, each with why it is no self-attention ('' when it is one)."""
-    for name, module in block.named_modules():
-        if _has_projections(module):
-            yield module, _why_not(f"{type(block).__name__} {name} {type(module).__name__}")
-
-
-def _attention_in(block: nn.Module) -> nn.Module | None:
-    return next((module for module, why in _walk(block) if not why), None)
-
-
-def _others(blocks: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    for block in blocks.children():
-        first = _attention_in(block)
-        for module, why in _walk(block):
-            if module is not first:
-                yield module, why or "a second attention in its block"
-
-
-def _why_not(words: str) -> str:
-    return next((why for why, pattern in _NOT_SELF.items() if pattern.search(words)), "")
-
-
-def _has_projections(module: nn.Module) -> bool:
-    """An attention module by class name that owns query and key projections, apart or fused."""
-    if "attention" not in type(module).__name__.lower():
-        return False
-    children = [name for name, _ in module.named_children()]
-    if any(map(_FUSED.match, children)) or isinstance(module, nn.MultiheadAttention):
-        return True
-    return any(map(_QUERY.match, children)) and any(map(_KEY.match, children))
-
-
 def _sites(tower: TowerName, blocks: tuple[nn.Module, ...], names: dict[int, str]) -> Iterator[AttentionSite]:
     for layer, block in enumerate(blocks):
-        module = _attention_in(block)
+        module = self_attention_in(block)
         if module is not None:
             yield AttentionSite(
-                tower=tower, layer=layer, name=names[id(module)], module=module, heads=_heads(module)
+                tower=tower, layer=layer, name=names[id(module)], module=module, heads=heads_of(module)
             )
-
-
-def _heads(module: Any) -> int | None:
-    owners = (module, getattr(module, "config", None))
-    for owner in owners:
-        for name in ("num_heads", "num_attention_heads", "n_heads", "num_query_heads"):
-            value = getattr(owner, name, None)
-            if isinstance(value, int):
-                return value
-    return None
 
 
 def _final_norm(language: nn.Module, blocks: tuple[nn.Module, ...]) -> nn.Module | None:

@@ -1,18 +1,21 @@
 """One vision-language model behind one face: ask it, score options, read its states, and say what it cannot do."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 
-from eyechart.core.errors import Incapable, UserError, unknown
+from eyechart.core.errors import Incapable, UserError
+from eyechart.core.geometry import Geometry
 from eyechart.core.records import Capability, Prompt
+from eyechart.models import fed, geometry
 from eyechart.models.sources import Fingerprint
-from eyechart.models.vlms import loading
+from eyechart.models.untrained import is_untrained
 from eyechart.models.vlms.capabilities import missing
+from eyechart.models.vlms.describing import attention_of, devices_of, notes_of
 from eyechart.models.vlms.generating import generate_new, greedy_config, run_generate
 from eyechart.models.vlms.objects import is_encoder_decoder, tokenizer_of, undisturbed
 from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
@@ -23,56 +26,12 @@ from eyechart.models.vlms.states import (
     VisionStates,
     language_states,
     pick_layers,
+    pick_positions,
     vision_states,
 )
 from eyechart.models.vlms.towers import AttentionSite, TowerName, Towers, resolve_towers, unwrapped
 
 logger = logging.getLogger(__name__)
-
-
-def load_vlm(
-    text: str,
-    *,
-    revision: str | None = None,
-    device: str | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
-    dtype: str = "auto",
-    attn: str | None = None,
-    adapter: str | None = None,
-    trust_remote_code: bool = False,
-) -> "VLM":
-    """Load a VLM and prove on two small pictures what it can do.
-
-    Args:
-        text: a hub id (`ORG/NAME` or `ORG/NAME@REVISION`), a checkpoint folder, or `zoo:NAME`.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`; None or `auto` takes the fastest there is.
-        device_map: handed to transformers, to spread a model over devices; then `device` must not be given.
-        dtype: `float32`, `float16`, `bfloat16`, or `auto`: the checkpoint's own, in float32 on a CPU if it is half.
-        attn: `eager`, `sdpa` and what else transformers knows; None leaves the choice to transformers.
-        adapter: folder of a PEFT adapter to put on the model.
-        trust_remote_code: run code that comes with the checkpoint.
-
-    Raises:
-        UserError: there is no such checkpoint, it is no VLM, weights, processor or adapter are missing or do not
-            fit, or the model fails on a plain picture.
-    """
-    loaded = loading.load(
-        text,
-        revision=revision,
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        attn=attn,
-        adapter=adapter,
-        trust_remote_code=trust_remote_code,
-    )
-    return VLM(
-        loaded.model,
-        loaded.processor,
-        fingerprint=loaded.fingerprint,
-        adapter=loaded.adapter,
-        notes=loaded.notes,
-    )
 
 
 class VLM:
@@ -103,10 +62,12 @@ class VLM:
         self.revision = fingerprint.revision
         self.sha256 = fingerprint.sha256
         self.adapter = adapter
+        self._joins: dict[bool, str] = {}
+        self._geometries: dict[tuple[int, int], Geometry] = {}
         with undisturbed(self.model, processor):
             self.prompting = Prompting(self.model, processor)
             self.proof: Proof = prove(self.model, self.prompting)
-        self.notes = (*notes, *_notes(self.prompting, self.proof))
+        self.notes = (*notes, *notes_of(self.prompting, self.proof))
         """Choices made for this model that its results depend on, in words."""
 
     @classmethod
@@ -134,7 +95,7 @@ class VLM:
     @property
     def trained(self) -> bool:
         """False for the random-weight models that Eyechart makes itself."""
-        return not getattr(self.model.config, "eyechart_untrained", False)
+        return not is_untrained(self.model.config)
 
     @property
     def dtype(self) -> str:
@@ -144,19 +105,12 @@ class VLM:
     @property
     def device(self) -> str:
         """Where the weights are; several devices are joined by commas."""
-        spread = {str(parameter.device) for parameter in self.model.parameters()}
-        return ", ".join(sorted(spread))
+        return devices_of(self.model)
 
     @property
     def attn(self) -> str:
         """The attention implementation in use; where the towers differ, each tower's."""
-        names = {"model": self.model.config._attn_implementation}
-        if self.proof.towers is not None:
-            towers = {"vision": self.proof.towers.vision, "language": self.proof.towers.language}
-            names = {
-                k: m.config._attn_implementation for k, m in towers.items() if hasattr(m, "config")
-            } or names
-        return next(iter(names.values())) if len(set(names.values())) == 1 else str(names)
+        return attention_of(self.model, self.proof.towers)
 
     @property
     def template(self) -> str:
@@ -164,9 +118,16 @@ class VLM:
         return self.prompting.note
 
     @cached_property
+    def _missing(self) -> dict[Capability, str]:
+        """`cannot`, before the spatial map is tried out."""
+        return missing(self.model, self.proof)
+
+    @cached_property
     def cannot(self) -> dict[Capability, str]:
         """The capabilities this model lacks, each with the reason."""
-        return missing(self.model, self.proof)
+        if Capability.SPATIAL_MAP in self._missing or not (why := self._why_no_map()):
+            return self._missing
+        return {**self._missing, Capability.SPATIAL_MAP: why}
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -179,10 +140,11 @@ class VLM:
         Raises:
             Incapable: it has not; the text names the model, the capability, what needs it, and why it is missing.
         """
-        if capability in self.cannot:
+        lacking = self.cannot if capability == Capability.SPATIAL_MAP else self._missing
+        if capability in lacking:
             raise Incapable(
                 f"{for_} needs the capability {capability.value!r}, which {self.id} ({self.architecture}) does not "
-                f"have: {self.cannot[capability]}"
+                f"have: {lacking[capability]}"
             )
 
     def describe(self) -> dict[str, Any]:
@@ -264,16 +226,15 @@ class VLM:
             scores = way(self.model, cut_inputs(inputs, asked.cut), config, asked.tokens)
         return tuple(sum(each) / (len(each) if per_token else 1) for each in scores)
 
-    @cached_property
-    def join(self) -> str:
-        """What belongs between a rendered prompt and an option: nothing after white space or a special token, else
-        a space.
+    def join(self, prompt: Prompt) -> str:
+        """What belongs between a rendered prompt and an option: a space, or nothing where none is needed.
+
+        None is needed after white space, after a special token, and where a decoder starts empty.
         """
-        if is_encoder_decoder(self.model):
-            return ""
-        last = self.inputs([Prompt(text="a", images=(probe_picture(64, 64),))])["input_ids"][0, -1]
-        bare = int(last) in self.tokenizer.all_special_ids or not self.tokenizer.decode([int(last)]).strip()
-        return "" if bare else " "
+        seen = bool(prompt.images)
+        if seen not in self._joins:
+            self._joins[seen] = self._join(prompt)
+        return self._joins[seen]
 
     # ------------------------------------------------------------------------------------- reading it
 
@@ -317,11 +278,11 @@ class VLM:
         if positions == "image":
             self.require(Capability.HIDDEN_STATES, for_="reading hidden states at image positions")
         inputs = self.inputs([prompt])
-        holds_image = Capability.HIDDEN_STATES not in self.cannot and bool(prompt.images)
+        holds_image = Capability.HIDDEN_STATES not in self._missing and bool(prompt.images)
         image = self._image_positions(inputs) if holds_image else ()
         with undisturbed(self.model, self.processor):
             states, normed = language_states(self.model, inputs, self.towers)
-        kept = _positions(positions, image, len(states[0]))
+        kept = pick_positions(positions, image, len(states[0]))
         numbers = pick_layers(states, layers)
         place = torch.tensor(kept, dtype=torch.long)
         return HiddenStates(
@@ -331,7 +292,7 @@ class VLM:
             last_is_normed=normed,
             positions=kept,
             image_positions=image,
-            grid=self._grid(prompt, image),
+            grid=self._grid(prompt) if image else None,
             input_ids=tuple(inputs["input_ids"][0].tolist()) if "input_ids" in inputs else (),
             of_encoder=self.towers.language_encoder,
         )
@@ -357,7 +318,47 @@ class VLM:
                 found.append(VisionStates(layers=kept, layer_numbers=numbers))
         return found
 
+    def fed(self, images: Sequence[Image.Image]) -> list[fed.Fed]:
+        """What the projector really reads of each image: the features, their layer, their tokens and grid.
+
+        Raises:
+            Incapable: there is no projector.
+        """
+        self.require(Capability.FED_FEATURES, for_="reading fed features")
+        with undisturbed(self.model, self.processor):
+            return fed.fed_features(self.model, self.processor, images, self.towers)
+
+    def geometry(self, image: Image.Image) -> Geometry:
+        """The map between an image's pixels and its LLM positions; k there is the k-th of `image_positions`.
+
+        Raises:
+            Incapable: the model has no such map, or none for an image of this size.
+        """
+        if image.size not in self._geometries:
+            self.require(Capability.HIDDEN_STATES, for_="a map from pixels to the language model's positions")
+            self._geometries[image.size] = self._derived(image)
+        return self._geometries[image.size]
+
     # ------------------------------------------------------------------------------------- details
+
+    def _derived(self, image: Image.Image) -> Geometry:
+        with undisturbed(self.model, self.processor):
+            return geometry.derive_geometry(self.processor, self.model, image, towers=self.towers)
+
+    def _why_no_map(self) -> str:
+        try:
+            self._derived(probe_picture(96, 64))
+        except Incapable as error:
+            return str(error)
+        return ""
+
+    def _join(self, prompt: Prompt) -> str:
+        fed = self.inputs([prompt])
+        if is_encoder_decoder(self.model) or "input_ids" not in fed:
+            return ""
+        last = int(fed["input_ids"][0, -1])
+        bare = last in self.tokenizer.all_special_ids or not self.tokenizer.decode([last]).strip()
+        return "" if bare else " "
 
     def _batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Places of prompts that go through the model together: as many images each, or one by one."""
@@ -402,30 +403,17 @@ class VLM:
         assert towers.flow is not None
         return towers.flow.positions
 
-    def _grid(self, prompt: Prompt, image: tuple[int, ...]) -> tuple[int, int] | None:
-        return None
-
-
-def _notes(prompting: Prompting, proof: Proof) -> tuple[str, ...]:
-    notes = [f"template: {prompting.note}"]
-    if proof.why_no_batches:
-        notes.append(f"prompts are answered one at a time: {proof.why_no_batches}")
-    if proof.why_not_shared:
-        notes.append(f"options are scored with a pass of their own each: {proof.why_not_shared}")
-    return tuple(notes)
-
-
-def _positions(wanted: Sequence[int] | str, image: tuple[int, ...], length: int) -> tuple[int, ...]:
-    if wanted == "image":
-        return image
-    if wanted == "all":
-        return tuple(range(length))
-    if isinstance(wanted, str):
-        raise unknown("kind of positions", wanted, ["image", "all"])
-    for position in wanted:
-        if not -length <= position < length:
-            raise UserError(f"no position {position}: this prompt has {length} positions, 0 to {length - 1}")
-    return tuple(position % length for position in wanted)
+    def _grid(self, prompt: Prompt) -> tuple[int, int] | None:
+        """The grid of a prompt's one image, where its positions are one grid and nothing else."""
+        if len(prompt.images) != 1 or Capability.SPATIAL_MAP in self.cannot:
+            return None
+        record = self.geometry(prompt.images[0])
+        rows, columns = record.tiles[0].grid
+        whole = tuple(tuple(range(row * columns, (row + 1) * columns)) for row in range(rows))
+        plain = (
+            len(record.tiles) == 1 and record.tiles[0].positions == whole and record.length == rows * columns
+        )
+        return (rows, columns) if plain else None
 
 
 def _prompt_learning(model: Any) -> bool:

@@ -1,0 +1,215 @@
+"""The exam: end to end on real classes, interrupted anywhere, refused where it should be."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import eyechart
+from eyechart.core.errors import UserError
+from eyechart.exam import ExamConfig, examine, plan
+from eyechart.models.sources import fingerprint, parse_source
+from eyechart.world import draw_pictures
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("benchmark") / "pictures", pairs=4, seed=0)
+
+
+@pytest.fixture
+def options(checkpoint_dir, benchmark) -> dict[str, object]:
+    return {"on": str(benchmark), "reference": str(checkpoint_dir("dinov2")), "max_new_tokens": 4}
+
+
+def without_times(folder: Path) -> dict[str, bytes]:
+    """Every file that must be the same in a resumed run, the start time taken out of the one that holds it."""
+    results = json.loads((folder / "results.json").read_text("utf8"))
+    assert results.pop("date")
+    kept = {"results.json": json.dumps(results).encode()}
+    for name in ("config.yaml", "samples_exam.jsonl", "pairs.parquet", "quarantine.parquet"):
+        kept[name] = (folder / name).read_bytes()
+    return kept
+
+
+def test_the_untrained_exam_says_that_it_means_nothing(tmp_path):
+    result = examine(out=tmp_path / "run", limit=3, max_new_tokens=2)
+    block = result.results["eyechart"]
+    assert block["model"]["trained"] is False
+    assert "learnt nothing" in result.summary[0]
+    assert block["score"]["pairs"]["n"] == 3
+    page = result.page.read_text("utf8")
+    assert "learnt nothing" in page
+    assert "eyechart exam" in page
+
+
+def test_a_checkpoint_is_examined_and_every_record_is_there(checkpoint_dir, options, tmp_path):
+    result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
+    block = result.results["eyechart"]
+    samples = [json.loads(line) for line in (tmp_path / "run/samples_exam.jsonl").read_text("utf8").splitlines()]
+    pairs = pq.read_table(tmp_path / "run/pairs.parquet").to_pylist()
+    assert len(samples) == 8
+    assert len(pairs) == block["benchmark"]["pairs"] == 4
+    assert block["model"]["fed"]["layer"] is not None
+    assert block["find"]["compared"] == 8 * 7 // 2
+    right = {sample["doc_id"]: sample["outcome"] == "right" for sample in samples}
+    for pair in pairs:
+        assert pair["pair_right"] == (right[pair["item_a"]] and right[pair["item_b"]])
+    assert block["score"]["pairs"]["hits"] == sum(pair["pair_right"] for pair in pairs)
+    assert result.results["results"]["exam"]["pair_accuracy,none"] == block["score"]["pairs"]["value"]
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
+    assert manifest["model"]["sha256"] == fingerprint(parse_source(str(checkpoint_dir("llava")))).sha256
+    assert manifest["finished"]
+
+
+class Stop(Exception):
+    """Raised from the progress callback, as a Ctrl-C would be."""
+
+
+@pytest.mark.parametrize(("stage", "at"), [("asking", 2), ("looking (model)", 4), ("looking (reference)", 6)])
+def test_interrupted_in_any_stage_it_ends_with_the_same_results(stage, at, checkpoint_dir, options, tmp_path, unbroken):
+    def stop(name: str, done: int, total: int) -> None:
+        if name == stage and done >= at:
+            raise Stop
+
+    arguments = {**options, "batch_size": 2, "out": tmp_path / "run"}
+    with pytest.raises(Stop):
+        examine(str(checkpoint_dir("llava")), progress=stop, **arguments)
+    assert not (tmp_path / "run/results.json").exists()
+    examine(str(checkpoint_dir("llava")), **arguments)
+    assert without_times(tmp_path / "run") == unbroken
+    assert json.loads((tmp_path / "run/manifest.json").read_text("utf8"))["resumes"] == 1
+
+
+@pytest.fixture
+def unbroken(checkpoint_dir, options, tmp_path):
+    examine(str(checkpoint_dir("llava")), out=tmp_path / "unbroken", batch_size=2, **options)
+    return without_times(tmp_path / "unbroken")
+
+
+def test_a_finished_run_is_shown_again_without_the_model(checkpoint_dir, options, tmp_path, monkeypatch):
+    first = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
+    page = first.page.read_bytes()
+    first.page.unlink()
+    monkeypatch.setattr("eyechart.exam.stage.load_vlm", None)
+    again = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
+    assert again.page.read_bytes() == page
+    assert again.results == first.results
+
+
+def test_another_choice_in_the_same_folder_is_refused(checkpoint_dir, options, tmp_path):
+    examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
+    with pytest.raises(UserError, match=r"percentile: 95\.0 → 80\.0"):
+        examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options, percentile=80.0)
+    fresh = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options, percentile=80.0, fresh=True)
+    assert fresh.results["eyechart"]["find"]["percentile"] == 80.0
+
+
+def test_option_likelihoods_leave_nothing_unread(checkpoint_dir, options, tmp_path):
+    result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", ask="options", **options)
+    assert result.results["eyechart"]["score"]["unread"]["hits"] == 0
+
+
+def test_a_model_in_memory_is_left_as_it_was(checkpoint_dir, options, tmp_path):
+    vlm = eyechart.load_vlm(str(checkpoint_dir("llava")))
+    model, processor = vlm.model.train(), vlm.processor
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    memory = examine(model, processor, out=tmp_path / "memory", **options)
+    disk = examine(str(checkpoint_dir("llava")), out=tmp_path / "disk", **options)
+    assert model.training
+    assert all((before[name] == tensor).all() for name, tensor in model.state_dict().items())
+    assert memory.results["eyechart"]["score"] == disk.results["eyechart"]["score"]
+    assert (tmp_path / "memory/pairs.parquet").read_bytes() == (tmp_path / "disk/pairs.parquet").read_bytes()
+
+
+def test_a_broken_picture_takes_its_pair_out_and_is_listed(checkpoint_dir, options, benchmark, tmp_path):
+    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    victim = sorted(copy.rglob("*.png"))[2]
+    victim.write_bytes(victim.read_bytes()[:200])
+    result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **{**options, "on": str(copy)})
+    rows = pq.read_table(tmp_path / "run/quarantine.parquet").to_pylist()
+    assert victim.name in {Path(row["path"]).name for row in rows}
+    assert result.results["eyechart"]["benchmark"]["pairs"] == 3
+    assert victim.name in result.page.read_text("utf8")
+
+
+def test_the_default_reference_may_be_missing_a_named_one_may_not(checkpoint_dir, options, tmp_path):
+    result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **{**options, "reference": "auto"})
+    assert result.results["eyechart"]["find"] is None
+    assert "facebook/dinov2-base, cannot be had" in result.results["eyechart"]["reference_missing"]
+    with pytest.raises(UserError, match="no-such-encoder"):
+        examine(str(checkpoint_dir("llava")), out=tmp_path / "other", **{**options, "reference": "./no-such-encoder"})
+
+
+def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
+    with pytest.raises(UserError, match=r"percentile must lie between 0 and 100, got 100\.0"):
+        ExamConfig(percentile=100.0)
+    with pytest.raises(UserError, match="limit must be 1 or more, got 0"):
+        ExamConfig(limit=0)
+    with pytest.raises(UserError, match="no ExamConfig option named 'percentil'. Did you mean 'percentile'"):
+        examine(str(checkpoint_dir("llava")), out=tmp_path / "run", percentil=3, **options)
+
+
+def test_a_plan_loads_no_weights_and_leaves_nothing(checkpoint_dir, options, tmp_path, monkeypatch):
+    monkeypatch.setattr("eyechart.exam.stage.load_vlm", None)
+    said = plan(ExamConfig(model=str(checkpoint_dir("llava")), on=options["on"]), out=tmp_path / "run")
+    assert (said["items"], said["pairs"], said["exists"]) == (8, 4, False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp_path):
+    result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
+    done = subprocess.run([sys.executable, "-m", *manifest["command"], "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == result.results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smolvlm", "paligemma", "qwen2_5_vl", "mllama", "instructblip", "gemma3", "internvl"])
+def test_every_architecture_is_examined(name, checkpoint_dir, options, tmp_path):
+    result = examine(str(checkpoint_dir(name)), out=tmp_path / "run", **options, limit=2)
+    block = result.results["eyechart"]
+    assert block["score"]["pairs"]["n"] == 2
+    assert set(block["model"]["capabilities"]) | set(block["model"]["cannot"]) >= {"generate", "spatial_map"}
+    assert all(block["model"]["cannot"].values())
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_same_results(checkpoint_dir, options, tmp_path, unbroken):
+    command = [
+        sys.executable, "-m", "eyechart", "exam", str(checkpoint_dir("llava")), "--on", str(options["on"]),
+        "--reference", str(options["reference"]), "--max-new-tokens", "4", "--batch-size", "2", "--quiet",
+        "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    kills = 0
+    for wait in (6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            process.communicate(timeout=wait)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+        time.sleep(0.1)
+    assert kills > 0
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert without_times(tmp_path / "run") == unbroken
+
+
+def test_an_image_changed_after_the_start_is_another_exam(checkpoint_dir, options, tmp_path):
+    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    arguments = {**options, "on": str(copy), "out": tmp_path / "run"}
+    examine(str(checkpoint_dir("llava")), **arguments)
+    victim = sorted(copy.rglob("*.png"))[0]
+    Image.new("RGB", (50, 50), "red").save(victim)
+    with pytest.raises(UserError, match=r"resolved\.benchmark\.sha256"):
+        examine(str(checkpoint_dir("llava")), **arguments)
