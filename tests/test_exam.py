@@ -189,7 +189,7 @@ def test_killed_again_and_again_it_ends_with_the_same_results(checkpoint_dir, op
         "--out", str(tmp_path / "run"),
     ]  # fmt: skip
     kills = 0
-    for wait in (6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0):
+    for wait in (5.0, 7.0, 9.0, 11.0):
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         try:
             process.communicate(timeout=wait)

@@ -105,7 +105,8 @@ def test_fast_agrees_with_plain(images, dim, seed, percentile, swap):
             assert getattr(row, f"percentile_{encoder}") == pytest.approx(rank)
     for row in found.pairs:
         assert row.suspect == (
-            row.similarity_model >= found.threshold_model and row.similarity_reference < found.threshold_reference
+            row.similarity_model >= found.threshold_model
+            and row.similarity_reference < found.threshold_reference
         )
 
 
@@ -160,7 +161,10 @@ def test_a_drawn_sample_stands_for_all_pairs_and_is_seeded():
     assert [pair.similarity_model for pair in some.pairs] == [pair.similarity_model for pair in full.pairs]
     assert any("20000 drawn pairs of pictures (there are 44850)" in note for note in some.notes)
     assert some == compare_pairs(items, images, model, reference, most_compared=20_000, seed=4)
-    assert some.threshold_model != compare_pairs(items, images, model, most_compared=20_000, seed=5).threshold_model
+    assert (
+        some.threshold_model
+        != compare_pairs(items, images, model, most_compared=20_000, seed=5).threshold_model
+    )
 
 
 def test_more_than_one_block_of_pictures_is_compared_once():
@@ -224,7 +228,11 @@ def test_lengths_beyond_float32_and_tiny_ones_are_no_matter():
 
 @pytest.mark.parametrize(
     ("value", "complaint"),
-    [(0.0, "the vector of i2 is all zeros"), (np.nan, "the vector of i2 holds values that are not finite"), (np.inf, "of i2 holds")],
+    [
+        (0.0, "the vector of i2 is all zeros"),
+        (np.nan, "the vector of i2 holds values that are not finite"),
+        (np.inf, "of i2 holds"),
+    ],
 )
 def test_a_vector_without_direction_is_refused_by_name(value, complaint):
     images, good, bad = names(5), noise(5, 3), noise(5, 3)
@@ -243,7 +251,7 @@ def test_a_vector_that_is_the_mean_has_no_direction_around_it():
 
 def test_what_does_not_fit_together_is_named():
     images, model = names(4), noise(4, 3)
-    with pytest.raises(UserError, match="between 0 and 100, got 100.0"):
+    with pytest.raises(UserError, match=r"between 0 and 100, got 100\.0"):
         compare_pairs(exam(("i0", "i1")), images, model, percentile=100.0)
     with pytest.raises(UserError, match="1 picture cannot be compared"):
         compare_pairs(exam(("i0", "i0")), ["i0"], noise(1, 3))

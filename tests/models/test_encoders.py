@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -307,6 +308,22 @@ def test_the_key_follows_everything_that_changes_a_row(
     ]
     assert len(set(keys)) == 5
     assert keys[0].startswith("projected-float32-")
+
+
+def test_a_hub_model_is_loaded_from_the_cache_and_known_by_its_commit(
+    checkpoint_dir: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--name"
+    shutil.copytree(checkpoint_dir("dinov2"), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    encoder = load_encoder("org/name")
+    assert (encoder.id, encoder.revision, encoder.sha256) == ("org/name", commit, None)
+    assert load_encoder(f"org/name@{commit}").cache_key() == encoder.cache_key()
+    with pytest.raises(UserError, match="no model can be loaded from 'org/name'"):
+        load_encoder("org/name@v2")
 
 
 def test_an_encoder_describes_itself_for_a_manifest(encoders: Encoders, checkpoint_dir: Checkpoints) -> None:

@@ -1,6 +1,7 @@
 """The text side of CLIP-like encoders: transformers' own path, and pooling where the text ends."""
 
 import functools
+import gzip
 import json
 import logging
 import shutil
@@ -10,8 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from transformers import AutoModel, AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from checkpoint_encoders import text_tower
+from checkpoint_parts import build, clip_images, tower
 from eyechart.core.errors import Incapable, UserError
 from eyechart.models.encoders import Encoder, load_encoder
 
@@ -104,6 +109,37 @@ def test_pooling_at_a_token_that_no_text_has(name: str, checkpoint_dir: Checkpoi
     end_token(folder, 49407)
     with pytest.raises(UserError, match="pools texts at token 49407"):
         load_encoder(str(folder)).embed_texts(["a dog"])
+
+
+def test_clips_real_vocabulary_ends_at_its_largest_id(shared_data: Path, tmp_path: Path) -> None:
+    """With OpenAI's own vocabulary, whose end token is the last, pooling by the largest id is right."""
+    written = gzip.decompress(
+        (shared_data / "clip-tokenizer-and-prompts" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    )
+    merges = [tuple(line.split()) for line in written.decode().split("\n")[1 : 49152 - 256 - 2 + 1]]
+    letters = list(bytes_to_unicode().values())
+    vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = tf.CLIPTokenizer(
+        vocab={token: place for place, token in enumerate(vocabulary)}, merges=merges
+    )
+    config = tf.CLIPConfig(
+        vision_config=tower("clip_vision_model", projection_dim=24),
+        text_config=text_tower(tokenizer) | {"eos_token_id": 2},
+        projection_dim=24,
+    )
+    model = build(tf.CLIPModel, config)
+    model.save_pretrained(tmp_path)
+    tf.CLIPProcessor(clip_images(56), tokenizer).save_pretrained(tmp_path)
+    text = "a photo of the number: 7, naïvely"
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    assert ids[0, :4].tolist() == [49406, 320, 1125, 539], (
+        "these are the ids of 'a photo of' in OpenAI's CLIP"
+    )
+    with torch.no_grad():
+        states = model.text_model(ids).last_hidden_state[0]
+        expected = model.text_projection(states[ids[0].tolist().index(49407)])
+    torch.testing.assert_close(load_encoder(str(tmp_path)).embed_texts([text])[0], expected)
 
 
 def test_a_text_that_may_be_cut_is_told(

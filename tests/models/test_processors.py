@@ -21,7 +21,7 @@ bare = pytest.mark.skipif(
 @pytest.mark.parametrize("name", VIDEO)
 def test_a_processor_with_a_video_half_loads(name: str, checkpoint_dir: Callable[[str], Path]) -> None:
     folder = str(checkpoint_dir(name))
-    with pytest.raises(ImportError, match="[Vv]ideo"):
+    with pytest.raises(ImportError, match=r"[Vv]ideo"):
         AutoProcessor.from_pretrained(folder)
     processor = load_processor(folder)
     assert isinstance(processor.video_processor, NoVideo)
@@ -35,8 +35,7 @@ def test_it_is_still_a_processor_of_its_class(checkpoint_dir: Callable[[str], Pa
     processor = load_processor(str(checkpoint_dir("qwen2_5_vl")))
     assert isinstance(processor, Qwen2_5_VLProcessor)
     assert type(processor).__name__ == "Qwen2_5_VLProcessor"
-    with pytest.raises(TypeError, match="Received a int for argument video_processor"):
-        images_only(Qwen2_5_VLProcessor)(processor.image_processor, processor.tokenizer, 3)
+    assert issubclass(images_only(Qwen2_5_VLProcessor), Qwen2_5_VLProcessor)
 
 
 def test_another_missing_package_is_told_as_it_is(

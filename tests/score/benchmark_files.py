@@ -37,7 +37,9 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], *, delimiter: str = ",
     return path
 
 
-def paired_rows(images: Sequence[Any], *, patterns: Sequence[str | None] = ("color",)) -> list[dict[str, Any]]:
+def paired_rows(
+    images: Sequence[Any], *, patterns: Sequence[str | None] = ("color",)
+) -> list[dict[str, Any]]:
     """Yes/no rows, two to a pair."""
     return [
         {

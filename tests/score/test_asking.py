@@ -11,7 +11,13 @@ from eyechart.score import LABEL_STYLES, TEMPLATES, build_prompt, read_choice
 
 def item(*options: str) -> Item:
     return Item(
-        id="1", pair_id="1", question="How many cup(s)?", options=options, answer=0, image=Path("1.jpg"), image_sha256="0"
+        id="1",
+        pair_id="1",
+        question="How many cup(s)?",
+        options=options,
+        answer=0,
+        image=Path("1.jpg"),
+        image_sha256="0",
     )
 
 
@@ -34,7 +40,9 @@ def test_numbers_replace_letters_everywhere():
     assert asked.text == (
         "How many cup(s)?\n(1) One\n(2) Two\nAnswer with the option's number from the given choices directly."
     )
-    assert build_prompt(item("One", "Two"), "mmvp", labels="numbers").text == "How many cup(s)? (1) One (2) Two"
+    assert (
+        build_prompt(item("One", "Two"), "mmvp", labels="numbers").text == "How many cup(s)? (1) One (2) Two"
+    )
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -49,9 +57,9 @@ def test_every_template_shows_every_option_once_with_a_label_that_is_read_back(t
 
 
 def test_what_there_is_not_is_named():
-    with pytest.raises(UserError, match="no prompt template named 'leter'. Did you mean 'letter'"):
+    with pytest.raises(UserError, match=r"no prompt template named 'leter'\. Did you mean 'letter'"):
         build_prompt(item("One", "Two"), "leter")
-    with pytest.raises(UserError, match="no label style named 'uper'. Did you mean 'upper'"):
+    with pytest.raises(UserError, match=r"no label style named 'uper'\. Did you mean 'upper'"):
         build_prompt(item("One", "Two"), labels="uper")
     with pytest.raises(UserError, match="27 options, but only 26 labels"):
         build_prompt(item(*map(str, range(27))))

@@ -33,7 +33,11 @@ READ = [
     ("B<|im_end|>", PLAIN, 1),
     ("B</s>", PLAIN, 1),
     ("\N{FULLWIDTH LATIN CAPITAL LETTER B}", PLAIN, 1),
-    ("\N{FULLWIDTH LEFT PARENTHESIS}\N{FULLWIDTH LATIN SMALL LETTER B}\N{FULLWIDTH RIGHT PARENTHESIS}", PLAIN, 1),
+    (
+        "\N{FULLWIDTH LEFT PARENTHESIS}\N{FULLWIDTH LATIN SMALL LETTER B}\N{FULLWIDTH RIGHT PARENTHESIS}",
+        PLAIN,
+        1,
+    ),
     ("\N{MATHEMATICAL BOLD CAPITAL B}", PLAIN, 1),
     ("\N{ZERO WIDTH SPACE}B", PLAIN, 1),
     (r"\boxed{B}", PLAIN, 1),
@@ -57,6 +61,9 @@ READ = [
     ("(b) No", YES, 1),
     ("(b) not open", ("Open", "Not open"), 1),
     ("The wings are folded (b).", OPEN, 1),
+    ("(b) The wings are actually closed.", OPEN, 1),
+    ("B\nPeople wait there.", OPEN, 1),
+    ("Correct. We cannot see the window.", ("Correct", "Incorrect"), 0),
     # stated answers
     ("The answer is: A", OPEN, 0),
     ("The answer is (B).", OPEN, 1),
@@ -167,6 +174,8 @@ UNREAD = [
     ("(a), no wait, b", OPEN),
     ("The answer is A. Or rather B.", OPEN),
     ("A. Wait, I take that back", OPEN),
+    ("A. Actually, that is not so", OPEN),
+    ("A. Hmm, (a) is wrong.", OPEN),
     ("(a) Closed", OPEN),
     ("A: Yes", ("No", "Yes")),
     ("B is correct.", ("Correct", "Incorrect")),
@@ -232,8 +241,8 @@ def test_long_loops_are_read_in_time():
               "A is the ", "it is ", "open, ", "1.", "the "]  # fmt: skip
     for piece in pieces:
         start = time.process_time()
-        read_choice(piece * (30_000 // len(piece)), ("open", "not open"), "AB")
-        assert time.process_time() - start < 5, f"{piece!r} repeated"
+        read_choice(piece * (15_000 // len(piece)), ("open", "not open"), "AB")
+        assert time.process_time() - start < 3, f"{piece!r} repeated"
 
 
 def test_labels_must_fit():
@@ -241,18 +250,28 @@ def test_labels_must_fit():
         read_choice("A", PLAIN, "ABC")
     with pytest.raises(ValueError, match=r"got \('A', '2'\)"):
         read_choice("A", PLAIN, ("A", "2"))
-    with pytest.raises(ValueError, match="got \\('A.', 'B.'\\)"):
+    with pytest.raises(ValueError, match=r"got \('A\.', 'B\.'\)"):
         read_choice("A", PLAIN, ("A.", "B."))
 
 
 def item_of(answer=1):
     return Item(
-        id="7", pair_id="4", question="Which?", options=PLAIN, answer=answer, image=Path("7.jpg"), image_sha256="0"
+        id="7",
+        pair_id="4",
+        question="Which?",
+        options=PLAIN,
+        answer=answer,
+        image=Path("7.jpg"),
+        image_sha256="0",
     )
 
 
 def test_a_graded_reply_keeps_the_reply_and_has_three_outcomes():
-    for reply, choice, outcome in (("B", 1, Outcome.RIGHT), ("A", 0, Outcome.WRONG), ("?", None, Outcome.UNREAD)):
+    for reply, choice, outcome in (
+        ("B", 1, Outcome.RIGHT),
+        ("A", 0, Outcome.WRONG),
+        ("?", None, Outcome.UNREAD),
+    ):
         graded = grade_reply(item_of(), reply, "AB")
         assert (graded.item_id, graded.reply, graded.choice, graded.outcome) == ("7", reply, choice, outcome)
         assert graded.option_scores is None
@@ -278,16 +297,54 @@ def test_scores_must_be_numbers_and_one_for_each_option():
 # ---- properties
 
 WORDS = st.sampled_from(
-    ["A", "B", "a", "b", "(a)", "(b)", "Open", "closed", "not", "no", "or", "and", "the", "answer", "is", "the answer is",
-     "Answer:", "final answer:", "option", "I", "choose", "because", ".", ",", ";", "?", "!", "...", "\n", "-", '"', "**",
-     "correct", "wrong", "1", "yes", "cannot tell", r"\boxed{B}", "leaf"]  # fmt: skip
+    [
+        "A",
+        "B",
+        "a",
+        "b",
+        "(a)",
+        "(b)",
+        "Open",
+        "closed",
+        "not",
+        "no",
+        "or",
+        "and",
+        "the",
+        "answer",
+        "is",
+        "the answer is",
+        "Answer:",
+        "final answer:",
+        "option",
+        "I",
+        "choose",
+        "because",
+        ".",
+        ",",
+        ";",
+        "?",
+        "!",
+        "...",
+        "\n",
+        "-",
+        '"',
+        "**",
+        "correct",
+        "wrong",
+        "1",
+        "yes",
+        "cannot tell",
+        r"\boxed{B}",
+        "leaf",
+    ]
 )
 SENTENCES = st.lists(WORDS, max_size=9).map(" ".join)
 OPTIONS = st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=5, unique=True)
 STYLE = st.sampled_from(sorted(LABEL_STYLES))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(reply=st.one_of(st.text(max_size=60), SENTENCES), options=OPTIONS, style=STYLE)
 def test_any_text_gives_a_place_or_none_and_always_the_same(reply, options, style):
     labels = LABEL_STYLES[style].labels(len(options))
@@ -297,9 +354,12 @@ def test_any_text_gives_a_place_or_none_and_always_the_same(reply, options, styl
     assert read_choice(f"  {reply}\n", options, labels) == choice
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
-    reply=SENTENCES, options=st.permutations(["Open", "Closed", "Not open", "1"]), order=st.permutations(range(4)), style=STYLE
+    reply=SENTENCES,
+    options=st.permutations(["Open", "Closed", "Not open", "1"]),
+    order=st.permutations(range(4)),
+    style=STYLE,
 )
 def test_the_order_of_options_decides_nothing(reply, options, order, style):
     """Options that move together with their labels are named by the same replies."""
@@ -309,8 +369,12 @@ def test_the_order_of_options_decides_nothing(reply, options, order, style):
     assert (None if before is None else order.index(before)) == after
 
 
-@settings(max_examples=200, deadline=None)
-@given(reply=st.lists(st.sampled_from(["Open", "closed", "not", ".", ",", "\n", "the", "answer is", "yes"]), max_size=7))
+@settings(max_examples=80, deadline=None)
+@given(
+    reply=st.lists(
+        st.sampled_from(["Open", "closed", "not", ".", ",", "\n", "the", "answer is", "yes"]), max_size=7
+    )
+)
 def test_words_are_read_without_regard_to_labels(reply):
     """Where no label is said, swapping the options' places swaps the choice."""
     text = " ".join(reply)
@@ -318,7 +382,7 @@ def test_words_are_read_without_regard_to_labels(reply):
     assert (None if there is None else 1 - there) == back
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(reply=SENTENCES)
 def test_the_option_read_occurs_in_the_reply_and_a_second_one_only_before_a_statement(reply):
     choice = read_choice(reply, OPEN, "AB")
@@ -332,7 +396,7 @@ def test_the_option_read_occurs_in_the_reply_and_a_second_one_only_before_a_stat
         assert any(word in plain(reply).lower() for word in ("answer", "option", "choose", "correct", "is"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     first=st.sampled_from(["A", "(a)", "Open", "A.", "a)", "The answer is A", "The answer is open"]),
     middle=st.sampled_from([" ", ", ", ". ", "\n", " or ", " and ", "; ", ". No, ", " ... ", "! Maybe "]),
@@ -344,8 +408,12 @@ def test_a_reply_that_ends_by_naming_another_option_is_never_read(first, middle,
     assert read_choice(reply, OPEN[::-1] if swap else OPEN, "BA" if swap else "AB") is None
 
 
-@settings(max_examples=100, deadline=None)
-@given(options=st.lists(st.text(alphabet="abcdefgh ", min_size=3, max_size=12).map(str.strip), min_size=2, max_size=4))
+@settings(max_examples=50, deadline=None)
+@given(
+    options=st.lists(
+        st.text(alphabet="abcdefgh ", min_size=3, max_size=12).map(str.strip), min_size=2, max_size=4
+    )
+)
 def test_an_options_own_text_names_it(options):
     known = [" ".join(option.split()) for option in options]
     if len({option.casefold() for option in known}) < len(known) or any(len(option) < 2 for option in known):
@@ -354,7 +422,7 @@ def test_an_options_own_text_names_it(options):
         assert read_choice(option, known, "ABCD"[: len(known)]) == place
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(style=STYLE, count=st.integers(2, 26), data=st.data())
 def test_every_label_names_its_option(style, count, data):
     labels = LABEL_STYLES[style].labels(count)

@@ -94,7 +94,13 @@ def test_published_counts_get_their_intervals():
 def test_chance_follows_the_number_of_options():
     mixed = exam(2) + [
         Item(
-            id=f"m{side}", pair_id="m", question="?", options=tuple("wxyz"), answer=side, image=Path("x"), image_sha256="0"
+            id=f"m{side}",
+            pair_id="m",
+            question="?",
+            options=tuple("wxyz"),
+            answer=side,
+            image=Path("x"),
+            image_sha256="0",
         )
         for side in (0, 1)
     ]
@@ -105,7 +111,9 @@ def test_chance_follows_the_number_of_options():
 
 def test_patterns_are_sorted_and_pairs_without_one_have_their_place():
     items = exam(6, patterns=("text", None, "color"))
-    summary = summarise(items, said(items, [0, 1] * 3 + [None, 1] * 3), suspects={"p0": True, "p3": False, "p1": None})
+    summary = summarise(
+        items, said(items, [0, 1] * 3 + [None, 1] * 3), suspects={"p0": True, "p3": False, "p1": None}
+    )
     assert [entry.pattern for entry in summary.patterns] == [NO_PATTERN, "color", "text"]
     text = summary.patterns[2]
     assert (text.pairs.hits, text.pairs.n, text.images.hits, text.unread, text.suspects) == (1, 2, 3, 1, 1)
@@ -146,7 +154,11 @@ def test_counts_agree_with_plain_counting_in_any_order(data, pairs, seed):
     right = {reply.item_id: reply.outcome is RIGHT for reply in graded}
     both = sum(right[f"{pair}a"] and right[f"{pair}b"] for pair in range(pairs))
     assert summary.score.pairs.hits == both == sum(entry.pairs.hits for entry in summary.patterns)
-    assert summary.score.images.hits == sum(right.values()) == sum(entry.images.hits for entry in summary.patterns)
+    assert (
+        summary.score.images.hits
+        == sum(right.values())
+        == sum(entry.images.hits for entry in summary.patterns)
+    )
     assert summary.score.unread.hits == choices.count(None) == sum(entry.unread for entry in summary.patterns)
     read = [choice for choice in choices if choice is not None]
     if read:

@@ -10,6 +10,9 @@ from eyechart.cli import doctor, exam, lists, report
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
+INTERRUPTED = 130
+"""The exit code of a command that was stopped by Ctrl-C: 128 + SIGINT."""
+
 app = typer.Typer(
     name="eyechart",
     help="An eye exam for vision-language models: find what they cannot see, score it, locate it, fix it.\n\n"
@@ -48,7 +51,7 @@ def main(args: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(fail(str(error), code=2))
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(fail("interrupted; the same command continues where this one stopped", code=130))
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -58,4 +61,6 @@ def main(args: list[str] | None = None) -> None:
             raise
         shown()
         sys.exit(getattr(error, "exit_code", 2))
+    if code == INTERRUPTED:  # typer turns an interrupt into this exit code
+        fail("interrupted; the same command continues where this one stopped", code=code)
     sys.exit(code or 0)

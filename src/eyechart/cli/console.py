@@ -48,15 +48,20 @@ def progress(*, quiet: bool) -> Iterator[Report]:
         rich.TimeRemainingColumn(),
     )
     stages: dict[str, tuple[rich.TaskID, int, float]] = {}
-    with rich.Progress(*columns, console=Console(stderr=True)) as bars:
+    bars = rich.Progress(*columns, console=Console(stderr=True))
 
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                task = bars.add_task(stage, total=total, completed=done, rate="")
-                stages[stage] = (task, done, time.monotonic())
-            task, at_first, since = stages[stage]
-            passed = time.monotonic() - since
-            rate = f"{(done - at_first) / passed:.1f}/s" if done > at_first and passed > 0 else ""
-            bars.update(task, completed=done, total=total, rate=rate)
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in stages:
+            bars.start()
+            task = bars.add_task(stage, total=total, completed=done, rate="")
+            stages[stage] = (task, done, time.monotonic())
+        task, at_first, since = stages[stage]
+        passed = time.monotonic() - since
+        rate = f"{(done - at_first) / passed:.1f}/s" if done > at_first and passed > 0 else ""
+        bars.update(task, completed=done, total=total, rate=rate)
 
+    try:
         yield report
+    finally:
+        if stages:
+            bars.stop()

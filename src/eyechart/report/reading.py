@@ -51,7 +51,7 @@ class Fed(_Record):
     """What the projector reads: which layer of which encoder, how pooled, on which grid."""
 
     encoder: str | None = None
-    layer: str | int | None = None
+    layer: str | int | tuple[int, ...] | None = None
     pooling: str | None = None
     grid: tuple[int, int] | None = None
     dim: int | None = None
@@ -135,6 +135,7 @@ class Find(_Record):
     right_suspects: Rate | None
     right_others: Rate | None
     p_value: MaybeFloat
+    test: str | None = None
 
 
 class Asking(_Record):

@@ -1,7 +1,7 @@
 """Benchmarks read and checked, questions put, replies graded, and scores by pair with their intervals."""
 
 from eyechart.score.asking import LABEL_STYLES, TEMPLATES, AskedPrompt, LabelStyle, Template, build_prompt
-from eyechart.score.benchmarks import exam_hash, load_benchmark
+from eyechart.score.benchmarks import LAYOUTS, exam_hash, load_benchmark
 from eyechart.score.doubts import DOUBTS, Doubt, doubtful
 from eyechart.score.grading import grade_reply, grade_scores, read_choice
 from eyechart.score.scoring import (
@@ -17,6 +17,7 @@ from eyechart.score.scoring import (
 __all__ = [
     "DOUBTS",
     "LABEL_STYLES",
+    "LAYOUTS",
     "NO_PATTERN",
     "TEMPLATES",
     "AskedPrompt",

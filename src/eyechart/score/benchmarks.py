@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -20,6 +20,15 @@ from eyechart.score.doubts import doubtful
 from eyechart.score.pairing import Draft, Pair, natural, read_pairs
 from eyechart.score.pictures import Opened, Pictures
 from eyechart.score.tables import Table, find_table, is_saved_dataset, read_table
+
+LAYOUTS: Mapping[str, str] = {
+    "MMVP-shaped folder": "pictures 1.jpg ... in a folder of any name, and Questions.csv (Index or lndex, Question, Options,"
+    " Correct Answer)",
+    "table": "CSV, TSV, JSON, JSONL, Parquet or a folder of datasets.save_to_disk, with question, options, answer, image,"
+    " pattern, pair_id",
+    "none": "without --on: 27 pairs of generated flat drawings, to show what a report looks like",
+}
+"""What `load_benchmark` reads, for people."""
 
 _LEAK = 0.05  # a constant answer may be right this much more often than chance before it is noted
 

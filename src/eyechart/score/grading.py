@@ -27,12 +27,13 @@ from eyechart.score.replies import ARTICLES, Choices, Word, choices, mentions, p
 
 _REFUSAL = re.compile(
     r"\b(?:(?:can(?:not|'t| not)|could(?:n't| not)|impossible to|unable to|difficult to|hard to)\s+"
-    r"(?:tell|say|determine|decide|answer|see|know|identify|provide|assist|help)|unsure|uncertain|"
+    r"(?:tell|say|determine|decide|answer|know|identify|provide|assist|help)|unsure|uncertain|"
     r"(?:do not|don't) know|not (?:sure|certain|clear|possible)|no idea)\b",
     re.I,
 )
 _RETRACTION = re.compile(
-    r"\b(?:wait|actually|sorry|correction|on second thoughts?|i mean|is (?:wrong|incorrect|not (?:right|correct)))\b",
+    r"\b(?:(?:no|oh|hm+|but)[, ]+wait|wait[,.!]|actually[,.]|sorry[,.]|correction[:,.]|on second thoughts?|i mean|"
+    r"is (?:wrong|incorrect|not (?:right|correct)))(?!\w)",
     re.I,
 )
 _DENIAL = re.compile(

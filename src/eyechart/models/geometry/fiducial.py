@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from eyechart.core.errors import Incapable
 from eyechart.core.geometry import Box, Length
 from eyechart.models.geometry.views import Frame, View
 
@@ -22,6 +23,9 @@ Canvases: TypeAlias = npt.NDArray[np.float32]
 Process: TypeAlias = Callable[[Image.Image], Canvases]
 
 Array: TypeAlias = npt.NDArray[np.float64]
+
+_FEW = 6
+"""Fewer original pixels than this across are all blurred with what lies beyond the border."""
 
 _NEAR = 0.25
 """Measured borders this near (in pixels) to a whole number are taken for it."""
@@ -59,7 +63,7 @@ def _read(process: Process, size: tuple[int, int]) -> list[_Reading | None]:
     """What each canvas says along its rows and its columns; None for an empty one."""
     black, white, ramp = (process(image).astype(np.float64) for image in fiducials(size))
     if not black.shape == white.shape == ramp.shape:
-        raise ValueError(
+        raise Incapable(
             f"the processor's canvases depend on the content: {black.shape}, {white.shape}, {ramp.shape}"
         )
     return [_read_canvas(*three, size) for three in zip(black, white, ramp, strict=True)]
@@ -89,8 +93,8 @@ def disagreement(views: Sequence[View], process: Process, size: tuple[int, int])
     """How a processor contradicts the views derived for an image of that size; '' when it agrees.
 
     Every canvas must show content just where predicted (to a pixel), and its pixels must read the predicted
-    coordinates to half a canvas pixel, away from borders that the resampling filter blurs. On images of very few
-    pixels the tolerance grows with what eight bits can say.
+    coordinates to half a canvas pixel, away from borders that the resampling filter blurs. Where very few pixels
+    are shown, the tolerance grows by what eight bits can say, and by one original pixel.
     """
     return _contradicts(views, _read(process, size), size)
 
@@ -101,12 +105,15 @@ def _contradicts(views: Sequence[View], readings: Sequence[_Reading | None], siz
     for index, (view, reading) in enumerate(zip(views, readings, strict=True)):
         if reading is None:
             return f"canvas {index} should show {view.box} and is empty"
-        pixels = (view.shown.bottom - view.shown.top) * (view.shown.right - view.shown.left)
+        sides = (view.shown.bottom - view.shown.top, view.shown.right - view.shown.left)
+        pixels, few = sides[0] * sides[1], min(sides) < _FEW
         for number, axis in enumerate(reading):
             first, last = view.box[1 - number], view.box[3 - number]
             shown = (view.shown[1 - number], view.shown[3 - number])
-            noise = 1.5 * axis.size / 255 * view.canvas[number] / (last - first) / max(pixels, 1.0) ** 0.5
-            if wrong := _contradiction(axis, (first, last), shown, view.canvas[number], 0.5 + noise):
+            scale = view.canvas[number] / (last - first)
+            noise = 1.5 * axis.size / 255 / max(pixels, 1.0) ** 0.5 + few
+            tolerance = 0.5 + noise * scale
+            if wrong := _contradiction(axis, (first, last), shown, view.canvas[number], tolerance):
                 return f"canvas {index} should show {view.shown} of the image: {wrong}"
     return ""
 
@@ -142,8 +149,8 @@ def measured_views(process: Process, size: tuple[int, int]) -> list[View] | None
     """The views of an image of that height and width, read off the canvases; None when they are no clean map.
 
     The image squashed to the canvas or letterboxed in it is tried first. Other clean maps resize, crop and pad by
-    whole pixels (of the resized or of the original image) and turn nothing. Canvases at the end that hold nothing
-    are left out. An image under 16 pixels on a side is too small to measure.
+    whole pixels (of the resized or of the original image) and turn nothing; their borders are good to half a canvas
+    pixel. Canvases at the end that hold nothing are left out. An image under 16 pixels on a side is too small.
     """
     if min(size) < 16:
         return None
@@ -155,7 +162,7 @@ def measured_views(process: Process, size: tuple[int, int]) -> list[View] | None
         for view in _usual(size, canvas):
             if not _contradicts([view], readings, size):
                 return [view]
-    views = [_measure(reading) for reading in readings if reading is not None]
+    views = [_measure(reading, alone=len(readings) == 1) for reading in readings if reading is not None]
     found = [view for view in views if view is not None]
     if not found or len(found) != len(readings) or _contradicts(found, readings, size):
         return None
@@ -174,14 +181,14 @@ def _usual(size: tuple[int, int], canvas: tuple[int, int]) -> list[View]:
     ]
 
 
-def _measure(reading: _Reading) -> View | None:
+def _measure(reading: _Reading, *, alone: bool) -> View | None:
     ends = [_fit(axis) for axis in reading]
     if ends[0] is None or ends[1] is None:
         return None
     (top, bottom), (left, right) = ends[0], ends[1]
     sizes = tuple(axis.size for axis in reading)
     shown = Box(max(left, 0.0), max(top, 0.0), min(right, sizes[1]), min(bottom, sizes[0]))
-    whole = shown == (0, 0, sizes[1], sizes[0])
+    whole = alone or shown == (0, 0, sizes[1], sizes[0])
     canvas = (len(reading[0].reads), len(reading[1].reads))
     return View(box=Box(left, top, right, bottom), shown=shown, canvas=canvas, whole=whole)
 
@@ -210,7 +217,7 @@ def _whole_pixels(axis: _Axis, clear: npt.NDArray[np.int64], scale: float) -> tu
         scale = resized / axis.size
         start = float((places - axis.reads[clear] * scale).mean())
         if abs(start - round(start)) < _NEAR:
-            return -round(start) / scale, (length - round(start)) / scale
+            return round(-round(start) / scale, 9) + 0.0, round((length - round(start)) / scale, 9)
     middle = float(axis.reads[clear].mean() - places.mean() / scale)
     ends = (middle, middle + length / scale)
     if all(abs(end - round(end)) < _NEAR for end in ends):

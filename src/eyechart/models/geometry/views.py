@@ -7,7 +7,7 @@ function is called. A processor that is not known here is measured instead (`fid
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
@@ -44,14 +44,14 @@ class _Axis:
     scale: Length = 1.0
     offset: Length = 0.0
 
-    def resized(self, length: int) -> Self:
+    def resized(self, length: int) -> "_Axis":
         by = length / self.length
-        return type(self)(length, self.first * by, self.last * by, self.scale * by, self.offset * by)
+        return _Axis(length, self.first * by, self.last * by, self.scale * by, self.offset * by)
 
-    def cut(self, start: int, length: int) -> Self:
+    def cut(self, start: int, length: int) -> "_Axis":
         """Crop, or pad where the cut reaches beyond the canvas."""
         first, last = (min(max(end - start, 0), length) for end in (self.first, self.last))
-        return type(self)(length, first, last, self.scale, self.offset - start)
+        return _Axis(length, first, last, self.scale, self.offset - start)
 
     def original(self, place: Length) -> float:
         """A canvas coordinate in original pixels, free of the last bits' rounding."""
@@ -66,7 +66,7 @@ class Frame:
     columns: _Axis
 
     @classmethod
-    def of(cls, size: tuple[int, int]) -> Self:
+    def of(cls, size: tuple[int, int]) -> "Frame":
         """The original image itself."""
         return cls(_Axis(size[0], 0, size[0]), _Axis(size[1], 0, size[1]))
 
@@ -75,13 +75,13 @@ class Frame:
         """Height and width of the canvas so far."""
         return self.rows.length, self.columns.length
 
-    def resized(self, size: tuple[int, int]) -> Self:
+    def resized(self, size: tuple[int, int]) -> "Frame":
         """Squash or stretch to a size."""
-        return type(self)(self.rows.resized(size[0]), self.columns.resized(size[1]))
+        return Frame(self.rows.resized(size[0]), self.columns.resized(size[1]))
 
-    def cut(self, top: int, left: int, size: tuple[int, int]) -> Self:
+    def cut(self, top: int, left: int, size: tuple[int, int]) -> "Frame":
         """Crop to a rectangle, or pad where it reaches beyond the canvas."""
-        return type(self)(self.rows.cut(top, size[0]), self.columns.cut(left, size[1]))
+        return Frame(self.rows.cut(top, size[0]), self.columns.cut(left, size[1]))
 
     def view(self, *, whole: bool = True) -> View:
         """What the canvas shows."""

@@ -7,32 +7,39 @@ from typing import Any
 import torch
 from torch import nn
 
+_LEFT_BEHIND = ("generation_config", "rope_deltas")
+"""Attributes that asking a model changes."""
+
 
 @contextmanager
 def undisturbed(model: nn.Module, processor: Any) -> Iterator[None]:
-    """Run a block without gradients, in eval mode and with left padding; then put every flag back.
+    """Run a block without gradients, in eval mode, with left padding and a padding token; then put everything back.
 
-    What is put back: each module's own `training`, each sub-model's `generation_config` (the block may replace it),
-    and the tokenizer's padding side. Encoder-decoder models keep their tokenizer's side, since their encoders are
-    trained with it.
+    What is put back: each module's own `training`, each sub-model's `generation_config` (the block may replace it)
+    and `rope_deltas` (Qwen's leave them from the last prompt), and the tokenizer's padding side and token.
+    Encoder-decoder models keep their tokenizer's side, since their encoders are trained with it.
     """
     training = [(module, module.training) for module in model.modules()]
-    configs = [(m, m.generation_config) for m in model.modules() if hasattr(m, "generation_config")]
+    left = [(m, name, getattr(m, name)) for m in model.modules() for name in _LEFT_BEHIND if hasattr(m, name)]
     tokenizer = tokenizer_of(processor)
-    side = tokenizer.padding_side
+    side, padding = tokenizer.padding_side, tokenizer.pad_token
     try:
         for module, _ in training:
             module.training = False
         if not is_encoder_decoder(model):
             tokenizer.padding_side = "left"
+        if padding is None:
+            tokenizer.pad_token = tokenizer.eos_token
         with torch.no_grad():
             yield
     finally:
         for module, flag in training:
             module.training = flag
-        for owner, config in configs:
-            owner.generation_config = config
+        for module, name, value in left:
+            setattr(module, name, value)
         tokenizer.padding_side = side
+        if padding is None:
+            tokenizer.pad_token = None
 
 
 def tokenizer_of(processor: Any) -> Any:

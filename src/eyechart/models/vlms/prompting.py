@@ -86,7 +86,7 @@ class Prompting:
         if bos and all(text.startswith(bos) for text in texts):
             options["add_special_tokens"] = False  # as apply_chat_template(tokenize=True) does
         if len(texts) > 1:
-            options["padding"] = True
+            options |= {"padding": True, "padding_side": self.tokenizer.padding_side}
         made = self._called(texts, images, options)
         return {key: self._placed(value) for key, value in made.items() if key != "labels"}
 

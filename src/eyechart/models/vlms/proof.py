@@ -117,7 +117,7 @@ def _batches(model: Any, prompting: Prompting, prompts: Sequence[Prompt], alone:
     try:
         together = next_scores(model, prompting.inputs(prompts), config)
     except REFUSALS as error:
-        return f"pictures of different sizes do not go into one batch: {str(error)[:200]}"
+        return f"a batch of two prompts with pictures of different sizes fails: {str(error)[:200]}"
     if not all(agree(one[0], row, model.dtype) for one, row in zip(alone, together, strict=True)):
         worst = max(float((one[0] - row).abs().max()) for one, row in zip(alone, together, strict=True))
         return f"a reply would depend on the other prompts in its batch (logits differ by {worst:.2g})"

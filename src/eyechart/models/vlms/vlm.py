@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -312,7 +312,7 @@ class VLM:
         with undisturbed(self.model, self.processor):
             for image in images:
                 inputs = self.prompting.inputs([Prompt(text="a", images=(image,))])
-                states = vision_states(towers, lambda fed=inputs: run_generate(self.model, fed, config))
+                states = vision_states(towers, partial(run_generate, self.model, inputs, config))
                 numbers = pick_layers(states, layers)
                 kept = torch.stack([states[number].cpu() for number in numbers])
                 found.append(VisionStates(layers=kept, layer_numbers=numbers))
