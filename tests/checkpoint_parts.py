@@ -1,5 +1,7 @@
 """What the builders of test checkpoints share: configs of width 32, sizes, chat templates, seeded weights."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import transformers as tf
@@ -76,3 +78,11 @@ def build(model_class: Any, config: Any, seed: int = 0) -> Any:
     with seeded(seed):
         model = model_class(config)
     return draw_weights(model, seed=seed)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    """Change fields of a JSON file; a dict is merged into the one there."""
+    data = json.loads(file.read_text())
+    for name, value in changes.items():
+        data[name] = data[name] | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(data))

@@ -52,7 +52,9 @@ def test_the_untrained_exam_says_that_it_means_nothing(tmp_path):
 def test_a_checkpoint_is_examined_and_every_record_is_there(checkpoint_dir, options, tmp_path):
     result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     block = result.results["eyechart"]
-    samples = [json.loads(line) for line in (tmp_path / "run/samples_exam.jsonl").read_text("utf8").splitlines()]
+    samples = [
+        json.loads(line) for line in (tmp_path / "run/samples_exam.jsonl").read_text("utf8").splitlines()
+    ]
     pairs = pq.read_table(tmp_path / "run/pairs.parquet").to_pylist()
     assert len(samples) == 8
     assert len(pairs) == block["benchmark"]["pairs"] == 4
@@ -73,7 +75,9 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(("stage", "at"), [("asking", 2), ("looking (model)", 4), ("looking (reference)", 6)])
-def test_interrupted_in_any_stage_it_ends_with_the_same_results(stage, at, checkpoint_dir, options, tmp_path, unbroken):
+def test_interrupted_in_any_stage_it_ends_with_the_same_results(
+    stage, at, checkpoint_dir, options, tmp_path, unbroken
+):
     def stop(name: str, done: int, total: int) -> None:
         if name == stage and done >= at:
             raise Stop
@@ -107,7 +111,9 @@ def test_another_choice_in_the_same_folder_is_refused(checkpoint_dir, options, t
     examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     with pytest.raises(UserError, match=r"percentile: 95\.0 → 80\.0"):
         examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options, percentile=80.0)
-    fresh = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options, percentile=80.0, fresh=True)
+    fresh = examine(
+        str(checkpoint_dir("llava")), out=tmp_path / "run", **options, percentile=80.0, fresh=True
+    )
     assert fresh.results["eyechart"]["find"]["percentile"] == 80.0
 
 
@@ -144,7 +150,11 @@ def test_the_default_reference_may_be_missing_a_named_one_may_not(checkpoint_dir
     assert result.results["eyechart"]["find"] is None
     assert "facebook/dinov2-base, cannot be had" in result.results["eyechart"]["reference_missing"]
     with pytest.raises(UserError, match="no-such-encoder"):
-        examine(str(checkpoint_dir("llava")), out=tmp_path / "other", **{**options, "reference": "./no-such-encoder"})
+        examine(
+            str(checkpoint_dir("llava")),
+            out=tmp_path / "other",
+            **{**options, "reference": "./no-such-encoder"},
+        )
 
 
 def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
@@ -152,7 +162,9 @@ def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
         ExamConfig(percentile=100.0)
     with pytest.raises(UserError, match="limit must be 1 or more, got 0"):
         ExamConfig(limit=0)
-    with pytest.raises(UserError, match="no ExamConfig option named 'percentil'. Did you mean 'percentile'"):
+    with pytest.raises(
+        UserError, match=r"no ExamConfig option named 'percentil'\. Did you mean 'percentile'"
+    ):
         examine(str(checkpoint_dir("llava")), out=tmp_path / "run", percentil=3, **options)
 
 
@@ -166,13 +178,17 @@ def test_a_plan_loads_no_weights_and_leaves_nothing(checkpoint_dir, options, tmp
 def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp_path):
     result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
-    done = subprocess.run([sys.executable, "-m", *manifest["command"], "--json"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *manifest["command"], "--json"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == result.results
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["smolvlm", "paligemma", "qwen2_5_vl", "mllama", "instructblip", "gemma3", "internvl"])
+@pytest.mark.parametrize(
+    "name", ["smolvlm", "paligemma", "qwen2_5_vl", "mllama", "instructblip", "gemma3", "internvl"]
+)
 def test_every_architecture_is_examined(name, checkpoint_dir, options, tmp_path):
     result = examine(str(checkpoint_dir(name)), out=tmp_path / "run", **options, limit=2)
     block = result.results["eyechart"]

@@ -49,7 +49,7 @@ def room_lines() -> dict[str, str]:
         if source.suffix != ".py" or not source.exists() or path.name in ("__init__.py", "__main__.py"):
             continue
         text = ast.get_docstring(ast.parse(source.read_text("utf8"))) or ""
-        rooms[path.name] = " ".join(text.split("\n\n")[0].split()).rstrip(".")
+        rooms[path.name] = " ".join(text.split()).partition(". ")[0].rstrip(".")
     return rooms
 
 

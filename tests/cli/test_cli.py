@@ -99,7 +99,16 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
 
 def test_exam_prints_results_on_stdout_and_talk_on_stderr(capsys, tmp_path, checkpoint_dir):
     on = draw_pictures(tmp_path / "pictures", pairs=2, seed=0)
-    words = ["exam", str(checkpoint_dir("llava")), "--on", str(on), "--reference", "none", "--max-new-tokens", "2"]
+    words = [
+        "exam",
+        str(checkpoint_dir("llava")),
+        "--on",
+        str(on),
+        "--reference",
+        "none",
+        "--max-new-tokens",
+        "2",
+    ]
     words += ["--out", str(tmp_path / "run")]
     code, out, err = run(capsys, *words, "--json")
     assert (code, err) == (0, "")
@@ -126,7 +135,9 @@ def test_several_models_get_a_folder_each(capsys, tmp_path, checkpoint_dir):
 
 
 def test_a_dry_run_writes_nothing(capsys, tmp_path, checkpoint_dir):
-    code, out, _ = run(capsys, "exam", str(checkpoint_dir("llava")), "--dry-run", "--out", str(tmp_path / "run"))
+    code, out, _ = run(
+        capsys, "exam", str(checkpoint_dir("llava")), "--dry-run", "--out", str(tmp_path / "run")
+    )
     assert code == 0
     assert json.loads(out)["pairs"] == 27
     assert not (tmp_path / "run").exists()

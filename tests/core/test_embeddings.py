@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from eyechart.core.embeddings import EmbeddingStore
-from eyechart.core.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from eyechart.core.embeddings import EmbeddingStore
+from eyechart.core.errors import UserError
 
 
 def test_rows_come_back_in_the_order_asked(tmp_path):
@@ -42,7 +43,7 @@ def test_a_part_file_of_a_killed_run_is_not_a_shard(tmp_path):
 
 def test_refusals_name_what_is_wrong(tmp_path):
     store = EmbeddingStore(tmp_path, "k")
-    with pytest.raises(UserError, match="NaN or infinity for 1 image.*: b"):
+    with pytest.raises(UserError, match=r"NaN or infinity for 1 image.*: b"):
         store.add(["a", "b"], np.array([[1.0], [np.nan]], dtype=np.float32))
     store.add(["a"], np.ones((1, 2), dtype=np.float32))
     with pytest.raises(KeyError, match="no embedding stored for z"):

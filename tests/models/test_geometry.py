@@ -129,12 +129,13 @@ def test_a_block_lights_up_what_its_mask_covers_and_nothing_else(name: str, size
     dark, bright = (process(processor)(Image.fromarray(image)) for image in (black, lit))
     change = np.abs(bright - dark).max(axis=1)
     for index, tile in enumerate(record.tiles):
-        covered = record.mask_to_canvas(mask, index)
-        margin = [int(3 * max(1, scale)) + 2 for scale in tile.scale]
-        reach = spread(covered > 0, margin)
-        inside = ~spread(covered < 0.999, margin)
+        blur = [
+            int(3 * max(1, 1 / scale)) + 1 for scale in tile.scale
+        ]  # the reach of the filter, in original pixels
+        reach = record.mask_to_canvas(spread(mask, blur), index) > 0
+        inside = record.mask_to_canvas(~spread(~mask, blur), index) > 0.999
         assert change[index][~reach].max(initial=0) < 1e-3 * change.max()
-        assert change[index][inside].min(initial=np.inf) > 0.5 * change.max()
+        assert change[index][inside].min(initial=np.inf) > 0.9 * change.max()
 
 
 def spread(mask: np.ndarray, by: list[int]) -> np.ndarray:
@@ -149,7 +150,7 @@ def test_measuring_finds_the_same_map_as_deriving(name: str) -> None:
     size = (96, 132)
     processor = PROCESSORS[name]()
     derived, measured = views_of(processor, size), measured_views(process(processor), size)
-    if name in ("Idefics2, split",):  # padding inside the image is no clean map to the measurement
+    if name == "LLaVA-NeXT, cropped tiles":  # resized twice, so by no whole pixels
         assert measured is None
         return
     assert derived is not None

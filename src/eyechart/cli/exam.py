@@ -50,8 +50,10 @@ def run_exam(
     ] = 95.0,
     ask: Annotated[
         str,
-        typer.Option(help="generate: read the model's reply; options: compare the options' likelihoods;"
-                     " auto: generate, but options for the random-weight model."),
+        typer.Option(
+            help="generate: read the model's reply; options: compare the options' likelihoods;"
+            " auto: generate, but options for the random-weight model."
+        ),
     ] = "auto",
     template: Annotated[
         str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
@@ -94,7 +96,8 @@ def run_exam(
         "dtype": dtype, "device": device, "device_map": device_map, "attn": attn, "revision": revision,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    exams = list(itertools.product(models or [None], on or [None]))
+    nothing: list[str | None] = [None]
+    exams = list(itertools.product(models or nothing, on or nothing))
     records: list[Any] = []
     for model, benchmark in exams:
         config = build(ExamConfig, {**options, "model": model, "on": benchmark})

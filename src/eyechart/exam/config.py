@@ -63,7 +63,6 @@ class ExamConfig:
         digest = hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()
         return f"exam-{_slug(self.model or 'untrained')}-on-{_slug(self.on or 'pictures')}-{digest[:6]}"
 
-
     @property
     def asking(self) -> Literal["generate", "options"]:
         """`ask` with 'auto' resolved."""

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
 
@@ -16,8 +16,8 @@ def quiet() -> Iterator[None]:
     """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     downloads = not are_progress_bars_disabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     _set_downloads(shown=downloads)
     try:
         yield
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the hub's bars may be off by HF_HUB_DISABLE_PROGRESS_BARS
             if bars:
-                logging.enable_progress_bar()
+                logging.enable_progress_bar()  # type: ignore[no-untyped-call]
         _set_downloads(shown=downloads)
 
 

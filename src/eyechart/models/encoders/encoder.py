@@ -1,8 +1,8 @@
 """The encoder: pictures in, one named vector each out, or the patch states of any layer; texts too where it has them.
 
-What a picture gives never depends on the pictures it came with. On a CPU the tower runs one picture at a time, which
-is as fast there as a batch and the same bit for bit. On a GPU it runs batches of one fixed size, the last one
-filled up, so that every picture meets the same kernels whatever its neighbours are.
+What a picture gives does not depend on the pictures it came with. On a CPU the tower runs one picture at a time,
+which costs little there and is the same bit for bit. On a GPU it runs batches of one fixed size, the last one filled
+up, so that every picture meets kernels of the same shape whatever its neighbours are.
 """
 
 import hashlib

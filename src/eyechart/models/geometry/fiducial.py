@@ -5,6 +5,7 @@ green grows downwards, dithered so that eight bits do not limit it. Where black 
 padding; elsewhere (ramp - black) / (white - black) is the original coordinate, whatever the normalisation.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -94,7 +95,8 @@ def disagreement(views: Sequence[View], process: Process, size: tuple[int, int])
 
     Every canvas must show content just where predicted (to a pixel), and its pixels must read the predicted
     coordinates to half a canvas pixel, away from borders that the resampling filter blurs. Where very few pixels
-    are shown, the tolerance grows by what eight bits can say, and by one original pixel.
+    are shown, the tolerance grows by what eight bits can say, and by one original pixel; beside padding or a cut
+    they are all blurred, so that only the place of the content counts.
     """
     return _contradicts(views, _read(process, size), size)
 
@@ -107,13 +109,14 @@ def _contradicts(views: Sequence[View], readings: Sequence[_Reading | None], siz
             return f"canvas {index} should show {view.box} and is empty"
         sides = (view.shown.bottom - view.shown.top, view.shown.right - view.shown.left)
         pixels, few = sides[0] * sides[1], min(sides) < _FEW
+        tolerance = math.inf if few and view.shown != view.box else 0.5
         for number, axis in enumerate(reading):
             first, last = view.box[1 - number], view.box[3 - number]
             shown = (view.shown[1 - number], view.shown[3 - number])
             scale = view.canvas[number] / (last - first)
             noise = 1.5 * axis.size / 255 / max(pixels, 1.0) ** 0.5 + few
-            tolerance = 0.5 + noise * scale
-            if wrong := _contradiction(axis, (first, last), shown, view.canvas[number], tolerance):
+            allowed = tolerance + noise * scale
+            if wrong := _contradiction(axis, (first, last), shown, view.canvas[number], allowed):
                 return f"canvas {index} should show {view.shown} of the image: {wrong}"
     return ""
 

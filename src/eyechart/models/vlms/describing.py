@@ -30,6 +30,10 @@ def _implementation(config: Any) -> str:
 def notes_of(prompting: Prompting, proof: Proof) -> tuple[str, ...]:
     """What was chosen for this model and why, where it matters to results."""
     notes = [f"template: {prompting.note}"]
+    if proof.blind:
+        notes.append(
+            "two different pictures gave the same scores to the last digit: the picture may not be read"
+        )
     if proof.why_no_batches:
         notes.append(f"prompts are answered one at a time: {proof.why_no_batches}")
     if proof.why_not_shared:

@@ -13,7 +13,7 @@ from torch import Tensor
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Prompt
 from eyechart.models.vlms.generating import greedy_config, next_scores, run_generate
-from eyechart.models.vlms.prompting import REFUSALS, Prompting, image_positions
+from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
 from eyechart.models.vlms.scoring import forced, shared
 from eyechart.models.vlms.towers import Towers, resolve_towers
 
@@ -24,13 +24,18 @@ _HALF = 0.1
 """Share of the logits' spread by which two ways to the same number may differ: rounding lies far below it, a
 wrong mask or position far above. In half precision rounding alone reaches some hundredths."""
 
+_DEAF = "its processor leaves the text of a question out: the model describes pictures and takes no question"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """What was found. A reason is empty where the thing works."""
 
     why_not_asked: str
-    """The model answers the same whatever the question, or whatever the picture."""
+    """The question never reaches the model: its processor makes the same of every text."""
+
+    blind: bool
+    """The picture changed no score, as with gates that start shut; a note, since training may open them."""
 
     towers: Towers | None
     why_no_towers: str
@@ -59,10 +64,10 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     ]
     config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
     try:
-        inputs = prompting.inputs(prompts[:1])
-        alone = [next_scores(model, prompting.inputs([prompt]), config) for prompt in prompts]
-        crossed = Prompt(text=prompts[0].text, images=prompts[1].images)
-        mixed = next_scores(model, prompting.inputs([crossed]), config)
+        inputs, other = (prompting.inputs([prompt]) for prompt in prompts)
+        mixed = prompting.inputs([Prompt(text=prompts[0].text, images=prompts[1].images)])
+        alone = [next_scores(model, fed, config) for fed in (inputs, other)]
+        blind = torch.equal(alone[0], next_scores(model, mixed, config))
     except REFUSALS as error:
         raise UserError(
             f"{type(model).__name__} fails on a plain picture with its own processor "
@@ -72,7 +77,8 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     positions = image_positions(inputs, prompting.image_token_id)
     seen = towers.flow.positions if towers is not None and towers.flow is not None else None
     return Proof(
-        why_not_asked=_deaf_or_blind(alone[0], alone[1], mixed),
+        why_not_asked=_DEAF if _same(other, mixed) else "",
+        blind=blind,
         towers=towers,
         why_no_towers=why,
         why_no_batches=_batches(model, prompting, prompts, alone),
@@ -81,13 +87,10 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     )
 
 
-def _deaf_or_blind(first: Tensor, second: Tensor, mixed: Tensor) -> str:
-    """Compare the scores for (text 1, picture 1), (text 2, picture 2) and (text 1, picture 2)."""
-    if torch.equal(second, mixed):
-        return "it answers the same whatever the question: it describes pictures and takes no text"
-    if torch.equal(first, mixed):
-        return "it answers the same whatever the picture"
-    return ""
+def _same(first: Inputs, second: Inputs) -> bool:
+    """Whether two sets of inputs are equal, number by number."""
+    pairs = ((value, second.get(key)) for key, value in first.items() if isinstance(value, Tensor))
+    return all(isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def probe_picture(width: int, height: int) -> Image.Image:
