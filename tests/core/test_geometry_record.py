@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eyechart.core.geometry import DROPPED, Box, Cell, Geometry, Tile, raster
+from eyechart.core.geometry import DROPPED, NOTHING_SHOWN, Box, Cell, Geometry, Tile, raster
 
 
 def tile(
@@ -173,6 +173,18 @@ def test_padding_inside_the_image_shows_nothing() -> None:
     assert record.point_to_cells(6, 6) == ()
 
 
+def test_a_tile_of_padding_shows_nothing() -> None:
+    """A very thin picture in LLaVA-NeXT: some tiles hold none of it."""
+    whole = tile(Box(0, 0, 1, 8), (2, 2), (8, 1))
+    beside = tile(Box(1, 0, 9, 8), (2, 2), (8, 1), start=4, shown=NOTHING_SHOWN, whole=False)
+    record = geometry(whole, beside, size=(8, 1))
+    mask = np.ones((8, 1), dtype=bool)
+    assert record.positions_of(mask, threshold=0).tolist() == [0, 1, 2, 3]
+    assert record.visible_share(mask) == 1
+    assert record.mask_to_canvas(mask, 1).sum() == 0
+    assert record.point_to_cells(0.5, 0.5) == (Cell(0, 0, 1),)
+
+
 def test_what_cells_leave_over_is_lost() -> None:
     """A canvas of 8 with cells of 3 has two pixels at the end that no cell reads."""
     odd = tile(Box(0, 0, 8, 8), (2, 2), (8, 8), canvas=(8, 8), cell=(3, 3))
@@ -216,12 +228,17 @@ def test_reading_order_with_row_ends() -> None:
     [
         ({"positions": ((0, 1), (2,))}, r"lengths \[1, 2\]"),
         ({"cell": (5, 4)}, r"cells of \(5, 4\) pixels do not fit a canvas of \(8, 8\)"),
-        ({"shown": Box(3, 0, 3, 8)}, r"must show some of the image, got Box\(left=3"),
+        ({"shown": Box(3, 0, 3, 8)}, r"a rectangle of its box or NOTHING_SHOWN, got Box\(left=3"),
     ],
 )
 def test_a_tile_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tile(Box(0, 0, 8, 8), (2, 2), (8, 8), **change)
+
+
+def test_a_tile_without_a_box_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"box must have an area, got Box\(left=3"):
+        tile(Box(3, 0, 3, 8), (2, 2), (8, 8), shown=Box(0, 0, 8, 8))
 
 
 def test_a_record_that_cannot_be_is_refused() -> None:

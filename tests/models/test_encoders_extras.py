@@ -15,6 +15,8 @@ from eyechart.models.encoders.extras import load_extra
 timm = pytest.importorskip("timm", reason="timm needs torchvision", exc_type=ImportError)
 open_clip = pytest.importorskip("open_clip", reason="open_clip needs torchvision", exc_type=ImportError)
 
+pytestmark = pytest.mark.extras
+
 VIT = {"img_size": 56, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 4, "num_classes": 5}
 
 

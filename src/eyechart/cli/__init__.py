@@ -1,5 +1,6 @@
 """Arguments in, records out; the only place that prints. Importing it costs no torch."""
 
+import errno
 import os
 import sys
 
@@ -28,7 +29,7 @@ app.add_typer(lists.app, name="list")
 app.command("doctor")(doctor.check_machine)
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 -- typer calls it with the flag's value
+def _version(value: bool | None) -> None:  # noqa: FBT001 -- typer calls it with the flag's value
     if value:
         print(f"eyechart {__version__}")
         raise typer.Exit
@@ -37,8 +38,8 @@ def _version(value: bool) -> None:  # noqa: FBT001 -- typer calls it with the fl
 @app.callback()
 def options(
     *,
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    version: bool | None = typer.Option(
+        None, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
     """Common entry of all commands."""
@@ -55,6 +56,10 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(fail(f"the disk is full ({error}); what was done is kept: make room and give the same command", code=2))
     except Exception as error:
         shown = getattr(error, "show", None)  # click's own usage errors know how to print themselves
         if shown is None:

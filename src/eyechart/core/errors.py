@@ -35,8 +35,8 @@ def unknown(what: str, given: str, known: Iterable[str]) -> UserError:
     return UserError(f"no {what} named {given!r}.{hint} {listed}")
 
 
-def need(module: str, *, why: str, extra: str) -> ModuleType:
-    """Import an optional package, or say who needs it and how to install it.
+def need(module: str, *, why: str, extra: str | None = None) -> ModuleType:
+    """Import a heavy or optional package, or say who needs it and how to install it.
 
     Raises:
         UserError: the package is absent. A package that is there but broken raises its own error.
@@ -46,6 +46,5 @@ def need(module: str, *, why: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise UserError(
-            f"{why} needs the package {module!r}. Install it with: pip install 'eyechart[{extra}]'"
-        ) from None
+        wanted = f"'eyechart[{extra}]'" if extra else "eyechart"
+        raise UserError(f"{why} needs the package {module!r}. Install it with: pip install {wanted}") from None

@@ -42,6 +42,10 @@ class Box(NamedTuple):
     bottom: Length
 
 
+NOTHING_SHOWN = Box(0.0, 0.0, 0.0, 0.0)
+"""What a canvas that is all padding shows."""
+
+
 class Cell(NamedTuple):
     """One unit of one tile, by its place."""
 
@@ -58,7 +62,7 @@ class Tile:
     """The rectangle that the whole canvas stands for, padding included."""
 
     shown: Box
-    """The part of `box` that holds image; the rest of the canvas is padding."""
+    """The part of `box` that holds image; the rest of the canvas is padding. `NOTHING_SHOWN` where there is none."""
 
     canvas: tuple[int, int]
     """Height and width of the canvas in its own pixels."""
@@ -82,8 +86,11 @@ class Tile:
             raise ValueError(
                 f"{rows} x {columns} cells of {self.cell} pixels do not fit a canvas of {self.canvas}"
             )
-        if self.shown.right <= self.shown.left or self.shown.bottom <= self.shown.top:
-            raise ValueError(f"a tile must show some of the image, got {self.shown} of {self.box}")
+        area = (self.shown.right - self.shown.left) * (self.shown.bottom - self.shown.top)
+        if self.box.right <= self.box.left or self.box.bottom <= self.box.top:
+            raise ValueError(f"a tile's box must have an area, got {self.box}")
+        if area <= 0 and self.shown != NOTHING_SHOWN:
+            raise ValueError(f"a tile shows a rectangle of its box or NOTHING_SHOWN, got {self.shown}")
 
     @property
     def grid(self) -> tuple[int, int]:

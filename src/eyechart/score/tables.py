@@ -214,7 +214,7 @@ def _read_parquet(path: Path) -> Table:
 
 def _read_saved(folder: Path) -> Table:
     """A folder of `save_to_disk`: images stay bytes, class labels become their names."""
-    datasets = need("datasets", why="reading a saved dataset folder", extra="dev")
+    datasets = need("datasets", why="reading a saved dataset folder")
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, LookupError, pa.ArrowException) as error:

@@ -25,8 +25,8 @@ Process: TypeAlias = Callable[[Image.Image], Canvases]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-_FEW = 6
-"""Fewer original pixels than this across are all blurred with what lies beyond the border."""
+_FEW = 16
+"""Fewer original pixels than this across are all within reach of a border's blur."""
 
 _NEAR = 0.25
 """Measured borders this near (in pixels) to a whole number are taken for it."""
@@ -105,16 +105,18 @@ def _contradicts(views: Sequence[View], readings: Sequence[_Reading | None], siz
     if len(readings) != len(views):
         return f"{len(views)} canvases were predicted, {len(readings)} came out"
     for index, (view, reading) in enumerate(zip(views, readings, strict=True)):
-        if reading is None:
-            return f"canvas {index} should show {view.box} and is empty"
         sides = (view.shown.bottom - view.shown.top, view.shown.right - view.shown.left)
+        if reading is None or not min(sides):
+            if reading is None and not min(sides):
+                continue
+            return f"canvas {index} should show {view.shown} of the image and shows {'none' if reading is None else 'some'}"
         pixels, few = sides[0] * sides[1], min(sides) < _FEW
         tolerance = math.inf if few and view.shown != view.box else 0.5
         for number, axis in enumerate(reading):
             first, last = view.box[1 - number], view.box[3 - number]
             shown = (view.shown[1 - number], view.shown[3 - number])
             scale = view.canvas[number] / (last - first)
-            noise = 1.5 * axis.size / 255 / max(pixels, 1.0) ** 0.5 + few
+            noise = 3 * axis.size / 255 / max(pixels, 1.0) ** 0.5 + few
             allowed = tolerance + noise * scale
             if wrong := _contradiction(axis, (first, last), shown, view.canvas[number], allowed):
                 return f"canvas {index} should show {view.shown} of the image: {wrong}"
@@ -155,7 +157,7 @@ def measured_views(process: Process, size: tuple[int, int]) -> list[View] | None
     whole pixels (of the resized or of the original image) and turn nothing; their borders are good to half a canvas
     pixel. Canvases at the end that hold nothing are left out. An image under 16 pixels on a side is too small.
     """
-    if min(size) < 16:
+    if min(size) < _FEW:
         return None
     readings = _read(process, size)
     while readings and readings[-1] is None:

@@ -16,7 +16,7 @@ from transformers.image_transforms import get_resize_output_image_size, get_size
 from transformers.image_utils import ChannelDimension, SizeDict, get_image_size_for_max_height_width
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from eyechart.core.geometry import Box, Length
+from eyechart.core.geometry import NOTHING_SHOWN, Box, Length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,12 @@ class Frame:
     def view(self, *, whole: bool = True) -> View:
         """What the canvas shows."""
         down, across = self.rows, self.columns
+        shown = Box(
+            across.original(across.first),
+            down.original(down.first),
+            across.original(across.last),
+            down.original(down.last),
+        )
         return View(
             box=Box(
                 across.original(0),
@@ -93,12 +99,7 @@ class Frame:
                 across.original(across.length),
                 down.original(down.length),
             ),
-            shown=Box(
-                across.original(across.first),
-                down.original(down.first),
-                across.original(across.last),
-                down.original(down.last),
-            ),
+            shown=shown if across.first < across.last and down.first < down.last else NOTHING_SHOWN,
             canvas=self.size,
             whole=whole,
         )

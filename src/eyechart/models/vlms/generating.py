@@ -1,5 +1,6 @@
 """Greedy replies, new text only, with nothing of a checkpoint's sampling settings let in."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -64,19 +65,26 @@ def generate_new(model: Any, inputs: Inputs, config: GenerationConfig) -> list[l
     return [list(takewhile(lambda token: token not in ends, row)) for row in new]
 
 
-def next_scores(model: Any, inputs: Inputs, config: GenerationConfig) -> Float[Tensor, "row token"]:
-    """The logits of the first new token of each row, in float32 on the CPU."""
-    first = _FirstScores()
-    _decoded(model, inputs, config, first)
-    assert first.scores is not None
-    return first.scores
+def next_scores(
+    model: Any, inputs: Inputs, config: GenerationConfig, tokens: Sequence[int]
+) -> Float[Tensor, "row step token"]:
+    """The logits of the first new tokens when every row is made to take these, in float32 on the CPU."""
+    force = _Force(tokens)
+    _decoded(model, inputs, endless(config, len(tokens)), force)
+    return torch.stack(force.scores, dim=1)
 
 
 def forced_scores(model: Any, inputs: Inputs, config: GenerationConfig, tokens: Sequence[int]) -> list[float]:
     """The log-probability of each of these tokens in transformers' own decoding loop, made to take them in turn."""
-    force = _Force(tokens)
-    _decoded(model, inputs, config, force)
-    return force.scores
+    steps = next_scores(model, inputs, config, tokens)[0].log_softmax(-1)
+    return [float(step[token]) for step, token in zip(steps, tokens, strict=True)]
+
+
+def endless(config: GenerationConfig, steps: int) -> GenerationConfig:
+    """The config with room for so many tokens and no end: an end token among them must not stop it."""
+    longer = copy.copy(config)
+    longer.eos_token_id, longer.max_new_tokens = None, steps
+    return longer
 
 
 def _decoded(
@@ -103,28 +111,16 @@ def _plain(inner: Any, input_ids: Tensor, **prepared: Any) -> Any:
     return inner._sample(input_ids, **prepared)
 
 
-class _FirstScores(LogitsProcessor):
-    """Keeps the scores it is shown first."""
-
-    def __init__(self) -> None:
-        self.scores: Tensor | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self.scores is None:
-            self.scores = scores.detach().float().cpu()
-        return scores
-
-
 class _Force(LogitsProcessor):
-    """Makes the loop take the given tokens, and notes how likely each was."""
+    """Makes the loop take the given tokens, and keeps the scores it had before each."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens = tokens
-        self.scores: list[float] = []
+        self.scores: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         token = self.tokens[len(self.scores)]
-        self.scores.append(float(scores[0].float().log_softmax(-1)[token]))
+        self.scores.append(scores.detach().float().cpu())
         only = torch.full_like(scores, -torch.inf)
         only[:, token] = 0.0
         return only

@@ -181,7 +181,7 @@ def _with_adapter(model: Any, adapter: str) -> tuple[Any, Fingerprint]:
         raise UserError(
             f"no adapter at {adapter!r}: expected a folder with an adapter_config.json, as PEFT saves it"
         )
-    peft = need("peft", why=f"the adapter {adapter!r}", extra="dev")
+    peft = need("peft", why=f"the adapter {adapter!r}")
     try:
         wrapped = peft.PeftModel.from_pretrained(model, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError) as error:

@@ -66,8 +66,9 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     try:
         inputs, other = (prompting.inputs([prompt]) for prompt in prompts)
         mixed = prompting.inputs([Prompt(text=prompts[0].text, images=prompts[1].images)])
-        alone = [next_scores(model, fed, config) for fed in (inputs, other)]
-        blind = torch.equal(alone[0], next_scores(model, mixed, config))
+        steps = _probe_options(prompting.tokenizer)[0]
+        alone = [next_scores(model, fed, config, steps) for fed in (inputs, other)]
+        blind = torch.equal(alone[0], next_scores(model, mixed, config, steps))
     except REFUSALS as error:
         raise UserError(
             f"{type(model).__name__} fails on a plain picture with its own processor "
@@ -118,7 +119,9 @@ def _batches(model: Any, prompting: Prompting, prompts: Sequence[Prompt], alone:
     """Why prompts cannot share a batch: it fails, or a row is not what it is alone."""
     config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
     try:
-        together = next_scores(model, prompting.inputs(prompts), config)
+        together = next_scores(
+            model, prompting.inputs(prompts), config, _probe_options(prompting.tokenizer)[0]
+        )
     except REFUSALS as error:
         return f"a batch of two prompts with pictures of different sizes fails: {str(error)[:200]}"
     if not all(agree(one[0], row, model.dtype) for one, row in zip(alone, together, strict=True)):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from eyechart.models.vlms.generating import forced_scores, run_generate
+from eyechart.models.vlms.generating import endless, forced_scores, run_generate
 from eyechart.models.vlms.prompting import Inputs
 
 TokenScores = list[float]
@@ -43,7 +43,7 @@ def shared(
         options: token ids of each option, none empty.
     """
     loop = _SharedPrefix([list(option) for option in options])
-    run_generate(model, inputs, _endless(config, 1), loop.decode)
+    run_generate(model, inputs, endless(config, 1), loop.decode)
     return loop.scores
 
 
@@ -51,7 +51,7 @@ def forced(
     model: Any, inputs: Inputs, config: GenerationConfig, options: Sequence[Sequence[int]]
 ) -> list[TokenScores]:
     """The same by transformers' own decoding loop, once for each option, its tokens forced one by one."""
-    return [forced_scores(model, inputs, _endless(config, len(option)), option) for option in options]
+    return [forced_scores(model, inputs, config, option) for option in options]
 
 
 def continuations(tokenizer: Any, text: str, options: Sequence[str], prompt: Sequence[int]) -> Continuations:
@@ -122,13 +122,6 @@ class _SharedPrefix:
                 scores.append(float(_log_probabilities(out)[following]))
             self.scores.append(scores)
         return input_ids
-
-
-def _endless(config: GenerationConfig, steps: int) -> GenerationConfig:
-    """The config with room for an option and no end: an option may hold an end token and must not stop at it."""
-    endless = copy.copy(config)
-    endless.eos_token_id, endless.max_new_tokens = None, steps
-    return endless
 
 
 def _log_probabilities(out: Any) -> Tensor:

@@ -1,0 +1,249 @@
+"""Where each patch stands in the language sequence, for every VLM of the test bed.
+
+The oracle is the model: its vision attention silenced, the pixels of chosen cells are changed, and the positions that
+change must be those of the cells (`proof.py`), and none else.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from PIL import Image
+
+from eyechart.core.errors import Incapable
+from eyechart.core.geometry import DROPPED, Geometry
+from eyechart.models.geometry import derive_geometry, layouts, tower_geometry, verify_geometry
+from eyechart.models.geometry.inputs import picture_inputs, picture_positions
+from eyechart.models.geometry.pixels import Packing, packing
+from eyechart.models.geometry.proof import (
+    NOTHING,
+    SEVERAL,
+    cells_read,
+    language_input,
+    prove_positions,
+    regions,
+    silenced,
+)
+from eyechart.models.processors import load_processor
+from eyechart.models.vlms.towers import Towers, resolve_towers
+from pictures import picture
+
+MAPPED = (
+    "llava", "llava_next", "qwen2_5_vl", "smolvlm", "idefics3", "paligemma", "qwen2_vl", "qwen3_vl", "gemma3",
+    "internvl", "llava_onevision", "aya_vision",
+)  # fmt: skip
+SIZES = [(150, 64), (48, 133)]
+
+
+class Vlm(NamedTuple):
+    model: Any
+    processor: Any
+    towers: Towers
+
+
+@pytest.fixture(scope="module")
+def load(checkpoint_dir: Callable[[str], Path]) -> Callable[[str], Vlm]:
+    loaded: dict[str, Vlm] = {}
+
+    def get(name: str) -> Vlm:
+        if name not in loaded:
+            folder = checkpoint_dir(name)
+            model = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
+            processor = load_processor(str(folder))
+            inputs = picture_inputs(processor, picture(96, 96))
+            with torch.no_grad():
+                towers = resolve_towers(model, run=lambda: model(**inputs))
+            loaded[name] = Vlm(model, processor, towers)
+        return loaded[name]
+
+    return get
+
+
+def prove(vlm: Vlm, record: Geometry, image: Image.Image) -> None:
+    inputs = picture_inputs(vlm.processor, image)
+    positions = picture_positions(inputs, vlm.model.config, vlm.processor)
+    held = packing(inputs, vlm.processor.image_processor)
+    prove_positions(vlm.model, inputs, positions, record, held, vlm.towers)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", MAPPED)
+def test_each_position_reads_the_pixels_of_its_cell(
+    name: str, size: tuple[int, int], load: Callable[[str], Vlm]
+) -> None:
+    vlm, image = load(name), picture(*size)
+    record = derive_geometry(vlm.processor, vlm.model, image)
+    assert record.image_size == (size[1], size[0])
+    assert record == derive_geometry(vlm.processor, vlm.model.config, image)
+    prove(vlm, record, image)
+    verify_geometry(vlm.processor, record.image_size)
+    everything = np.ones(record.image_size, dtype=bool)
+    assert len(record.positions_of(everything, threshold=0)) + record.separators <= record.length
+    assert sum(one.whole for one in record.tiles) == 1
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
+def test_a_wrong_record_is_not_proved(name: str, load: Callable[[str], Vlm]) -> None:
+    """Two neighbours swapped; the last tile's rows read as columns."""
+    vlm, image = load(name), picture(96, 96)
+    record = derive_geometry(vlm.processor, vlm.model, image)
+    last = record.tiles[-1]
+    first, *rest = last.positions
+    swapped = ((first[1], first[0], *first[2:]), *rest)
+    turned = tuple(zip(*last.positions, strict=True))
+    for positions in (swapped, turned):
+        wrong = replace(record, tiles=(*record.tiles[:-1], replace(last, positions=positions)))
+        with pytest.raises(Incapable, match=rf"of {record.length} image positions .* should read cell \d+"):
+            prove(vlm, wrong, image)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mllama", "mllama has no spatial map in its language sequence: .* by cross-attention"),
+        ("instructblip", "instructblip has no spatial map .* Q-Former"),
+        ("blip_2", "blip-2 has no spatial map .* Q-Former"),
+        ("idefics2", "idefics2 has no spatial map .* Perceiver"),
+        ("kosmos2", "kosmos-2 has no spatial map .* resampler"),
+    ],
+)
+def test_a_model_without_a_map_says_why(name: str, words: str, load: Callable[[str], Vlm]) -> None:
+    vlm = load(name)
+    with pytest.raises(Incapable, match=words):
+        derive_geometry(vlm.processor, vlm.model, picture(96, 96))
+
+
+def test_an_unknown_model_with_queries_is_refused_by_its_config() -> None:
+    assert "Q-Former" in layouts.no_map(SimpleNamespace(model_type="new", num_query_tokens=32))
+    assert layouts.no_map(SimpleNamespace(model_type="new")) == ""
+
+
+@pytest.mark.parametrize("name", ["instructblip", "blip_2", "idefics2", "llava", "internvl"])
+def test_the_vision_tower_has_its_own_map(name: str, load: Callable[[str], Vlm]) -> None:
+    """Patches before merging, also where the language sequence has no map: proved on the first block's input."""
+    vlm, image = load(name), picture(96, 60)
+    record = tower_geometry(vlm.processor, vlm.model, image)
+    inputs = picture_inputs(vlm.processor, image)
+    held = packing(inputs, vlm.processor.image_processor)
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        states = language_input(vlm.model, {**inputs, "pixel_values": pixels}, vlm.towers.vision_blocks[0])
+        return states.reshape(-1, states.shape[-1])
+
+    with torch.no_grad():
+        read = cells_read(run, inputs["pixel_values"], held, regions(held.tiles, held.canvas, record.tiles[0].cell))
+    patches = read[read >= 0]
+    assert patches.tolist() == list(range(record.length))
+    assert record.separators == 0
+
+
+def test_florence2_reads_each_cell_most_at_its_position(load: Callable[[str], Vlm]) -> None:
+    """Its convolutions overlap, so neighbours answer too: the position that changes most must be the cell's."""
+    vlm, image = load("florence2"), picture(80, 60)
+    record = derive_geometry(vlm.processor, vlm.model, image)
+    assert (record.length, record.separators, record.tiles[0].grid) == (65, 1, (8, 8))
+    inputs = picture_inputs(vlm.processor, image)
+    positions = list(picture_positions(inputs, vlm.model.config, vlm.processor))
+    first = vlm.towers.language_blocks[0]
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        return language_input(vlm.model, {**inputs, "pixel_values": pixels}, first)[0][positions]
+
+    with torch.no_grad(), silenced([site.module for site in vlm.towers.sites if site.tower == "vision"]):
+        before = run(inputs["pixel_values"])
+        for row, column in [(0, 0), (2, 5), (7, 3)]:
+            pixels = inputs["pixel_values"].clone()
+            pixels[..., row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += 1
+            change = (run(pixels) - before).norm(dim=-1)
+            assert int(change[1:].argmax()) + 1 == record.tiles[0].positions[row][column]
+
+
+def test_llava_next_drops_the_padding_and_ends_its_rows(load: Callable[[str], Vlm]) -> None:
+    """48 x 133 in three tiles of 56 x 56, one above the other: the picture is 61 pixels wide, so 56 at the sides stay."""
+    vlm = load("llava_next")
+    record = derive_geometry(vlm.processor, vlm.model, picture(48, 133))
+    dropped = sum(p == DROPPED for one in record.tiles for row in one.positions for p in row)
+    rows = record.separators
+    assert record.length == 4 * 49 - dropped + rows
+    assert dropped and dropped % rows == 0
+    assert record.cells_of_position(49 + record.tiles[1].grid[1] - dropped // rows) == ()
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_onevision_interpolates_what_is_too_big(limit: int, load: Callable[[str], Vlm]) -> None:
+    """Beyond `anyres_max_N` the tiles' grid is shrunk: each unit must answer to the pixels at its middle."""
+    vlm = load("llava_onevision")
+    config, processor = vlm.model.config, vlm.processor
+    before = config.vision_aspect_ratio, processor.vision_aspect_ratio
+    config.vision_aspect_ratio = processor.vision_aspect_ratio = f"anyres_max_{limit}"
+    try:
+        image = picture(120, 100)
+        record = derive_geometry(processor, vlm.model, image)
+        assert len(record.tiles) == 2
+        rows, columns = record.tiles[1].grid
+        assert record.length == 49 + rows * (columns + 1)
+        inputs = picture_inputs(processor, image)
+        positions = list(picture_positions(inputs, config, processor))
+        for row, column in [(0, 0), (rows // 2, columns // 3), (rows - 1, columns - 1)]:
+            box = record.cell_box(1, row, column)
+            change = changed_by(vlm, inputs, positions, image, ((box.left + box.right) / 2, (box.top + box.bottom) / 2))
+            assert int(change[49:].argmax()) + 49 == record.tiles[1].positions[row][column]
+    finally:
+        config.vision_aspect_ratio, processor.vision_aspect_ratio = before
+
+
+def changed_by(
+    vlm: Vlm, inputs: Any, positions: list[int], image: Image.Image, point: tuple[float, float]
+) -> torch.Tensor:
+    """How much each position changes when a few pixels round a point of the original picture do."""
+    pixels = np.asarray(image).copy()
+    x, y = (int(place) for place in point)
+    spot = pixels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    spot[:] = 255 - spot
+    other = picture_inputs(vlm.processor, Image.fromarray(pixels))
+    first = vlm.towers.language_blocks[0]
+    with torch.no_grad(), silenced([site.module for site in vlm.towers.sites if site.tower == "vision"]):
+        rows = [language_input(vlm.model, one, first)[0][positions] for one in (inputs, other)]
+    return (rows[1] - rows[0]).norm(dim=-1)
+
+
+def test_a_class_token_that_is_kept_takes_a_position(load: Callable[[str], Vlm]) -> None:
+    vlm, image = load("llava"), picture(96, 96)
+    config, processor = vlm.model.config, vlm.processor
+    config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "full"
+    try:
+        record = derive_geometry(processor, vlm.model, image)
+        assert (record.length, record.separators) == (50, 1)
+        assert record.cells_of_position(0) == ()
+        prove(vlm, record, image)
+    finally:
+        config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "default"
+
+
+def test_a_first_patch_taken_for_a_class_token_is_dropped() -> None:
+    """LLaVA with a SigLIP tower and `default` cuts the first patch off, since there is no class token to cut."""
+    vision = SimpleNamespace(model_type="siglip_vision_model", patch_size=8)
+    config = SimpleNamespace(model_type="llava", vision_config=vision)
+    view = layouts_view()
+    case = layouts.Case(config=config, views=[view], size=(56, 56), count=48, strategy="default")
+    (only,) = layouts.laid_out(case)
+    assert only.positions[0] == (DROPPED, 0, 1, 2, 3, 4, 5)
+    assert only.positions[6][6] == 47
+
+
+def layouts_view() -> Any:
+    from_processor = tf.SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    views = layouts_views(from_processor)
+    return views[0]
+
+
+def layouts_views(processor: Any) -> Any:
+    from eyechart.models.geometry.views import derived_views
+
+    return derived_views(processor, (56, 56), tiles=1, canvas=(56, 56))
