@@ -252,3 +252,19 @@ def test_no_photo_is_used_too_often():
         for shown in both
     )
     assert max(uses.values()) == coco_pairs.MOST_USES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smolvlm", "llava", "paligemma"])
+def test_an_exam_on_real_photos_runs_end_to_end(name, checkpoint_dir, shared_data, tmp_path):
+    on = coco_pairs.build(shared_data, tmp_path / "benchmark", pairs=9, seed=0)
+    reference = str(checkpoint_dir("dinov2"))
+    result = examine(str(checkpoint_dir(name)), on=str(on), reference=reference, out=tmp_path / "run")
+    block = result.results["eyechart"]
+    assert block["benchmark"]["pairs"] == 9
+    assert {pattern["pattern"] for pattern in block["patterns"]} == {"presence", "position", "quantity"}
+    assert block["find"]["compared"] == block["benchmark"]["images"] * (block["benchmark"]["images"] - 1) // 2
+    assert block["model"]["fed"]["layer"] is not None
+    page = result.page.read_text("utf8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page

@@ -30,6 +30,7 @@ from eyechart.models.geometry.proof import (
     regions,
     silenced,
 )
+from eyechart.models.geometry.views import derived_views
 from eyechart.models.processors import load_processor
 from eyechart.models.vlms.towers import Towers, resolve_towers
 from pictures import picture
@@ -137,7 +138,9 @@ def test_the_vision_tower_has_its_own_map(name: str, load: Callable[[str], Vlm])
         return states.reshape(-1, states.shape[-1])
 
     with torch.no_grad():
-        read = cells_read(run, inputs["pixel_values"], held, regions(held.tiles, held.canvas, record.tiles[0].cell))
+        read = cells_read(
+            run, inputs["pixel_values"], held, regions(held.tiles, held.canvas, record.tiles[0].cell)
+        )
     patches = read[read >= 0]
     assert patches.tolist() == list(range(record.length))
     assert record.separators == 0
@@ -192,7 +195,9 @@ def test_onevision_interpolates_what_is_too_big(limit: int, load: Callable[[str]
         positions = list(picture_positions(inputs, config, processor))
         for row, column in [(0, 0), (rows // 2, columns // 3), (rows - 1, columns - 1)]:
             box = record.cell_box(1, row, column)
-            change = changed_by(vlm, inputs, positions, image, ((box.left + box.right) / 2, (box.top + box.bottom) / 2))
+            change = changed_by(
+                vlm, inputs, positions, image, ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
+            )
             assert int(change[49:].argmax()) + 49 == record.tiles[1].positions[row][column]
     finally:
         config.vision_aspect_ratio, processor.vision_aspect_ratio = before
@@ -226,24 +231,112 @@ def test_a_class_token_that_is_kept_takes_a_position(load: Callable[[str], Vlm])
         config.vision_feature_select_strategy = processor.vision_feature_select_strategy = "default"
 
 
+def case(
+    kind: str, *, tiles: int = 1, count: int = 49, strategy: str | None = None, **more: Any
+) -> layouts.Case:
+    """A squashed picture of 56 x 56 on that many canvases, in a tower with patches of 8 and a class token."""
+    squash = tf.SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    views = derived_views(squash, (56, 56), tiles=1, canvas=(56, 56))
+    assert views is not None
+    vision = SimpleNamespace(
+        model_type=more.pop("tower", "clip_vision_model"), patch_size=8, image_size=56, patch_stride=[4, 3]
+    )
+    config = SimpleNamespace(model_type=kind, vision_config=vision, **more)
+    return layouts.Case(config=config, views=views * tiles, size=(56, 56), count=count, strategy=strategy)
+
+
 def test_a_first_patch_taken_for_a_class_token_is_dropped() -> None:
     """LLaVA with a SigLIP tower and `default` cuts the first patch off, since there is no class token to cut."""
-    vision = SimpleNamespace(model_type="siglip_vision_model", patch_size=8)
-    config = SimpleNamespace(model_type="llava", vision_config=vision)
-    view = layouts_view()
-    case = layouts.Case(config=config, views=[view], size=(56, 56), count=48, strategy="default")
-    (only,) = layouts.laid_out(case)
+    (only,) = layouts.laid_out(case("llava", tower="siglip_vision_model", count=48, strategy="default"))
     assert only.positions[0] == (DROPPED, 0, 1, 2, 3, 4, 5)
     assert only.positions[6][6] == 47
 
 
-def layouts_view() -> Any:
-    from_processor = tf.SiglipImageProcessorPil(size={"height": 56, "width": 56})
-    views = layouts_views(from_processor)
-    return views[0]
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (case("paligemma", count=50), "its patches make 49 positions, but its input has 50 for the image"),
+        (case("llava", count=50, strategy="default"), "make 49 positions, but its input has 50"),
+        (case("new", count=7), "make 9 positions, but its input has 7"),
+        (
+            case("aya_vision", tiles=2, count=98, strategy="full"),
+            "aya_vision: with vision_feature_select_strategy 'full' each of its 2 canvases keeps 1 tokens",
+        ),
+        (
+            case("llava_next", tiles=2, strategy="full", image_grid_pinpoints=[[56, 56]]),
+            "llava_next: vision_feature_select_strategy 'full' keeps tokens that are no patches",
+        ),
+        (
+            case("llava_next", tiles=2, strategy="default", image_grid_pinpoints=[[112, 56]]),
+            "its config wants 2 x 1 tiles, its processor made 1; image_grid_pinpoints differ",
+        ),
+        (case("florence2", count=17), r"florence2: a canvas of \(56, 56\) is no multiple of its stride 12"),
+    ],
+)
+def test_what_the_count_contradicts_is_refused(given: layouts.Case, words: str) -> None:
+    with pytest.raises(Incapable, match=words):
+        layouts.laid_out(given)
 
 
-def layouts_views(processor: Any) -> Any:
-    from eyechart.models.geometry.views import derived_views
+def test_an_input_without_image_positions_is_refused(load: Callable[[str], Vlm]) -> None:
+    vlm, image = load("llava"), picture(96, 96)
+    inputs = {**picture_inputs(vlm.processor, image), "input_ids": torch.zeros(1, 5, dtype=torch.long)}
+    with pytest.raises(
+        Incapable, match="llava has no spatial map: its input holds no positions for the image"
+    ):
+        derive_geometry(vlm.processor, vlm.model, image, inputs)
 
-    return derived_views(processor, (56, 56), tiles=1, canvas=(56, 56))
+
+def test_an_image_that_was_processed_otherwise_is_refused(load: Callable[[str], Vlm]) -> None:
+    """Inputs of another picture: the number of tiles is not what this picture gives."""
+    vlm = load("idefics3")
+    inputs = picture_inputs(vlm.processor, picture(150, 64))
+    with pytest.raises(Incapable, match="SmolVLM|Idefics3ImageProcessorPil contradicts|no spatial map"):
+        derive_geometry(vlm.processor, vlm.model, picture(64, 150), inputs)
+
+
+@pytest.mark.parametrize("name", ["llava", "paligemma", "aya_vision", "qwen2_5_vl"])
+def test_an_unknown_model_is_proved(
+    name: str, load: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, image = load(name), picture(96, 96)
+    known = derive_geometry(vlm.processor, vlm.model, image)
+    monkeypatch.setattr("eyechart.models.geometry.KNOWN", frozenset())
+    proved = derive_geometry(vlm.processor, vlm.model, image, towers=vlm.towers)
+    assert proved.tiles == known.tiles
+    assert "reading order proved on the model" in proved.note
+    assert "which was not proved" in derive_geometry(vlm.processor, vlm.model.config, image).note
+
+
+def test_an_unknown_model_that_reads_columns_first_is_refused(
+    load: Callable[[str], Vlm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A LLaVA whose projector turns the grid about its diagonal: as many positions, but not in reading order."""
+    vlm, image = load("llava"), picture(96, 96)
+    monkeypatch.setattr("eyechart.models.geometry.KNOWN", frozenset())
+
+    def turn(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.unflatten(1, (7, 7)).transpose(1, 2).flatten(1, 2)
+
+    handle = vlm.model.get_submodule("model.multi_modal_projector").register_forward_hook(turn)
+    try:
+        with pytest.raises(
+            Incapable, match="42 of 49 image positions .* position 1 should read cell 1 and reads cell 7"
+        ):
+            derive_geometry(vlm.processor, vlm.model, image, towers=vlm.towers)
+    finally:
+        handle.remove()
+
+
+def test_rows_that_read_none_or_several_cells_are_told_apart() -> None:
+    """Planted: one row for each cell in a shuffled order, one for two cells, one for nothing."""
+    held = Packing(kind="canvases", shape=(1, 3, 8, 12), tiles=1, canvas=(8, 12))
+    cells = regions(1, (8, 12), (4, 4))
+    order = [4, 0, 5, 2, 1, 3]
+
+    def run(pixels: torch.Tensor) -> torch.Tensor:
+        blocks = pixels[0].unfold(1, 4, 4).unfold(2, 4, 4).flatten(3).mean((0, 3)).flatten()
+        return torch.stack([*(blocks[i] for i in order), blocks[1] + blocks[2], torch.tensor(1.0)])[:, None]
+
+    read = cells_read(run, torch.zeros(1, 3, 8, 12), held, cells)
+    assert read.tolist() == [*order, SEVERAL, NOTHING]
