@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from eyechart.core.errors import UserError
+from eyechart.exam import examine
 from eyechart.score import load_benchmark
 
 

@@ -23,7 +23,9 @@ _BY_QUERIES = (
     "a fixed number of learned queries (Q-Former, Perceiver, resampler) stands between patches and language model, "
     "and no query has a place in the image"
 )
+_BY_CONVOLUTION = "the patches of its vision tower overlap and are mixed by convolutions, so that no position has pixels of its own"
 NO_MAP = {
+    "florence2": _BY_CONVOLUTION,
     "mllama": _BY_CROSS_ATTENTION,
     "idefics": _BY_CROSS_ATTENTION,
     "blip": _BY_CROSS_ATTENTION,
@@ -41,7 +43,7 @@ _QUERY_SETTINGS = ("qformer_config", "perceiver_config", "num_query_tokens", "la
 
 KNOWN = frozenset({
     "llava", "vipllava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm",
-    "paligemma", "internvl", "gemma3", "aya_vision", "mistral3", "florence2",
+    "paligemma", "internvl", "gemma3", "aya_vision", "mistral3",
 })  # fmt: skip
 """Model types whose layout is known; any other is proved on the model before it is used."""
 
@@ -147,7 +149,7 @@ def _kept_prefix(case: Case) -> int:
     if kept and len(case.views) > 1:
         raise Incapable(
             f"{case.config.model_type}: with vision_feature_select_strategy {case.strategy!r} each of its "
-            f"{len(case.views)} canvases keeps {kept} tokens that are no patches: this arrangement is not known"
+            f"{len(case.views)} canvases has {kept} tokens more than patches: this arrangement is not known"
         )
     return kept
 
@@ -174,11 +176,7 @@ def _factor(case: Case) -> int:
 def _anyres(case: Case) -> tuple[tuple[Tile, ...], int]:
     """The whole image first, then its tiles as one grid, without padding and with a newline after each row."""
     config, patch = case.config, patch_side(case.config)
-    if _kept_prefix(case):
-        raise Incapable(
-            f"{config.model_type}: vision_feature_select_strategy {case.strategy!r} keeps tokens that are no patches "
-            f"of {config.vision_config.model_type}: this arrangement is not known"
-        )
+    _kept_prefix(case)
     base, parts = case.views[0], case.views[1:]
     rows, columns = patches(base, patch)
     side = config.vision_config.image_size
@@ -270,18 +268,7 @@ def _union(
     )
 
 
-def _florence2(case: Case) -> tuple[tuple[Tile, ...], int]:
-    """One position for the mean of the feature map, and then the map in reading order."""
-    stride = math.prod(case.config.vision_config.patch_stride)
-    view = case.views[0]
-    rows, columns = (math.ceil(length / stride) for length in view.canvas)
-    if rows * stride != view.canvas[0] or columns * stride != view.canvas[1]:
-        raise Incapable(f"florence2: a canvas of {view.canvas} is no multiple of its stride {stride}")
-    return (tile(view, (stride, stride), raster(rows, columns, start=1)),), 1 + rows * columns
-
-
 _LAYOUTS: dict[str, Callable[[Case], tuple[tuple[Tile, ...], int]]] = {
     "llava_next": _anyres,
     "llava_onevision": _anyres,
-    "florence2": _florence2,
 }

@@ -41,6 +41,7 @@ def follow(
     vision: nn.Module,
     vision_blocks: tuple[nn.Module, ...],
     language: nn.Module,
+    stack: nn.Module,
     language_blocks: tuple[nn.Module, ...],
     cross_blocks: tuple[nn.Module, ...],
     embeddings: nn.Module,
@@ -51,6 +52,7 @@ def follow(
     Args:
         model: the VLM; `run` must run one forward pass of it on one row with an image.
         vision: the tower; marked at its first block, or at its output where it has no blocks.
+        stack: what owns the list of language blocks, and the final norm if there is one.
         cross_blocks: blocks of cross-attention that stand between the language blocks (Idefics).
         width: of the language model's embeddings; a projector inside the vision tower is known by it.
     """
@@ -62,19 +64,19 @@ def follow(
     )
     silent |= set() if vision_blocks else {id(m) for m in vision.modules()}
     watch = _Watch(names)
-    with ExitStack() as stack:
+    with ExitStack() as hooks:
         for module in model.modules():
             if id(module) not in silent:
-                stack.callback(module.register_forward_hook(watch.left).remove)
+                hooks.callback(module.register_forward_hook(watch.left).remove)
         source = vision_blocks[0] if vision_blocks else vision
-        stack.callback(source.register_forward_hook(_mark).remove)
+        hooks.callback(source.register_forward_hook(_mark).remove)
         if vision_blocks:
-            stack.callback(vision_blocks[-1].register_forward_hook(watch.seen).remove)
+            hooks.callback(vision_blocks[-1].register_forward_hook(watch.seen).remove)
         for block in entries:
-            stack.callback(block.register_forward_pre_hook(watch.arrived, with_kwargs=True).remove)
-        stack.callback(language_blocks[-1].register_forward_hook(watch.passed).remove)
+            hooks.callback(block.register_forward_pre_hook(watch.arrived, with_kwargs=True).remove)
+        hooks.callback(language_blocks[-1].register_forward_hook(watch.passed).remove)
         run()
-    return watch.flow(vision=vision, language=language, width=width)
+    return watch.flow(vision=vision, language=language, stack=stack, width=width)
 
 
 def _holders(model: nn.Module, parts: tuple[nn.Module, ...]) -> set[int]:
@@ -118,7 +120,7 @@ class _Watch:
         if self.after is None:
             self.after = []
 
-    def flow(self, *, vision: nn.Module, language: nn.Module, width: int) -> Flow:
+    def flow(self, *, vision: nn.Module, language: nn.Module, stack: nn.Module, width: int) -> Flow:
         in_vision = {id(m) for m in vision.modules()}
         in_language = {id(m) for m in language.modules()}
         if in_language & in_vision:  # the language model holds the vision tower, and so perhaps the bridge
@@ -135,15 +137,15 @@ class _Watch:
             side=self._outermost([m for m, is_late in within if not is_late and not outside]),
             positions=self.positions or (),
             by_cross_attention=self.beside,
-            final_norm=self._norm(language),
+            final_norm=self._norm(stack),
         )
 
     def _outermost(self, modules: list[nn.Module]) -> tuple[str, ...]:
         below = {id(p) for m in modules for p in m.modules() if p is not m}
         return tuple(dict.fromkeys(self.names[id(m)] for m in modules if id(m) not in below))
 
-    def _norm(self, language: nn.Module) -> str | None:
-        inside = {id(m) for m in language.modules()}
+    def _norm(self, stack: nn.Module) -> str | None:
+        inside = {id(m) for m in stack.modules()}
         norms = (m for m in self.after or () if "norm" in type(m).__name__.lower() and id(m) in inside)
         first = next(norms, None)
         return None if first is None else self.names[id(first)]

@@ -126,13 +126,14 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
             vision=vision,
             vision_blocks=vision_blocks,
             language=language,
+            stack=_holder_of(language, blocks),
             language_blocks=blocks,
             cross_blocks=cross_blocks(language, vision, blocks),
             embeddings=embeddings,
             width=width,
         )
         bridge_names = flow.bridge
-        norm = model.get_submodule(flow.final_norm) if flow.final_norm else norm
+        norm = model.get_submodule(flow.final_norm) if flow.final_norm else None
     head = _output_embeddings(base)
     sites = (*_sites("vision", vision_blocks, names), *_sites("language", blocks, names))
     return Towers(
