@@ -23,7 +23,7 @@ def benchmark(tmp_path_factory) -> Path:
     return draw_pictures(tmp_path_factory.mktemp("benchmark") / "pictures", pairs=4, seed=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options(checkpoint_dir, benchmark) -> dict[str, object]:
     return {"on": str(benchmark), "reference": str(checkpoint_dir("dinov2")), "max_new_tokens": 4}
 
@@ -91,10 +91,11 @@ def test_interrupted_in_any_stage_it_ends_with_the_same_results(
     assert json.loads((tmp_path / "run/manifest.json").read_text("utf8"))["resumes"] == 1
 
 
-@pytest.fixture
-def unbroken(checkpoint_dir, options, tmp_path):
-    examine(str(checkpoint_dir("llava")), out=tmp_path / "unbroken", batch_size=2, **options)
-    return without_times(tmp_path / "unbroken")
+@pytest.fixture(scope="module")
+def unbroken(checkpoint_dir, options, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    examine(str(checkpoint_dir("llava")), out=folder, batch_size=2, **options)
+    return without_times(folder)
 
 
 def test_a_finished_run_is_shown_again_without_the_model(checkpoint_dir, options, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import torch
 import transformers as tf
 from PIL import Image
 
+from checkpoint_parts import build, language, tower
 from eyechart.core.errors import Incapable
 from eyechart.core.geometry import DROPPED, Geometry
 from eyechart.models.geometry import derive_geometry, layouts, tower_geometry, verify_geometry
@@ -32,6 +33,7 @@ from eyechart.models.geometry.proof import (
 )
 from eyechart.models.geometry.views import derived_views
 from eyechart.models.processors import load_processor
+from eyechart.models.untrained import tiny_tokenizer
 from eyechart.models.vlms.towers import Towers, resolve_towers
 from pictures import picture
 
@@ -57,13 +59,16 @@ def load(checkpoint_dir: Callable[[str], Path]) -> Callable[[str], Vlm]:
             folder = checkpoint_dir(name)
             model = tf.AutoModelForImageTextToText.from_pretrained(folder).eval()
             processor = load_processor(str(folder))
-            inputs = picture_inputs(processor, picture(96, 96))
-            with torch.no_grad():
-                towers = resolve_towers(model, run=lambda: model(**inputs))
-            loaded[name] = Vlm(model, processor, towers)
+            loaded[name] = resolved(model, processor)
         return loaded[name]
 
     return get
+
+
+def resolved(model: Any, processor: Any) -> Vlm:
+    inputs = picture_inputs(processor, picture(96, 96))
+    with torch.no_grad():
+        return Vlm(model, processor, resolve_towers(model, run=lambda: model(**inputs)))
 
 
 def prove(vlm: Vlm, record: Geometry, image: Image.Image) -> None:
@@ -303,6 +308,55 @@ def test_an_unknown_model_that_reads_columns_first_is_refused(
             derive_geometry(vlm.processor, vlm.model, image, towers=vlm.towers)
     finally:
         handle.remove()
+
+
+class StandIn:
+    """What PixtralProcessor does with one picture; the class itself needs torchvision."""
+
+    image_token = "[IMG]"
+    chat_template = None
+
+    def __init__(self, image_processor: Any, tokenizer: Any, step: int) -> None:
+        self.image_processor, self.tokenizer, self.step = image_processor, tokenizer, step
+
+    def __call__(self, text: list[str], images: list[Image.Image], return_tensors: str) -> dict[str, Any]:
+        if self.image_token not in text[0]:
+            raise ValueError(f"{text[0]!r} holds no {self.image_token}")
+        made = dict(self.image_processor(images=images, patch_size=self.step, return_tensors="pt"))
+        rows, columns = (int(length) // self.step for length in made["image_sizes"][0])
+        tokens = "[IMG_BREAK]".join([self.image_token * columns] * rows)
+        return {**made, **self.tokenizer([text[0].replace(self.image_token, tokens)], return_tensors="pt")}
+
+
+def pixtral(model_class: Any, config_class: Any, merge: int, **more: Any) -> Vlm:
+    """A VLM with Pixtral's tower, which keeps the picture's own shape."""
+    tokenizer = tiny_tokenizer(["[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+    images = tf.PixtralImageProcessorPil(size={"longest_edge": 64}, patch_size={"height": 8, "width": 8})
+    config = config_class(
+        vision_config=tower("pixtral", side=64, head_dim=8),
+        text_config=language("mistral", tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        **more,
+    )
+    return resolved(build(model_class, config), StandIn(images, tokenizer, 8 * merge))
+
+
+@pytest.mark.parametrize("size", [(90, 60), (48, 133)])
+@pytest.mark.parametrize("merge", [1, 2])
+def test_towers_of_any_shape(merge: int, size: tuple[int, int]) -> None:
+    """Pixtral's tower in a LLaVA, and in a Mistral 3 that merges squares of four patches."""
+    if merge == 1:
+        vlm = pixtral(
+            tf.LlavaForConditionalGeneration, tf.LlavaConfig, 1, vision_feature_select_strategy="full"
+        )
+    else:
+        vlm = pixtral(tf.Mistral3ForConditionalGeneration, tf.Mistral3Config, 2, spatial_merge_size=2)
+    record = derive_geometry(vlm.processor, vlm.model, picture(*size))
+    rows, columns = record.tiles[0].grid
+    assert (rows > columns) == (size[1] > size[0])
+    prove(vlm, record, picture(*size))
+    verify_geometry(vlm.processor, record.image_size)
 
 
 def test_rows_that_read_none_or_several_cells_are_told_apart() -> None:

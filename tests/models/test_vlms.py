@@ -31,7 +31,7 @@ CANNOT = {
     "blip_2": {Capability.SPATIAL_MAP},
     "idefics2": {Capability.SPATIAL_MAP},
     "kosmos2": {Capability.SPATIAL_MAP},
-    "florence2": {Capability.EDIT_ATTENTION},
+    "florence2": {Capability.EDIT_ATTENTION, Capability.SPATIAL_MAP},
 }
 """What each lacks; the others lack nothing."""
 

@@ -19,7 +19,7 @@ from eyechart.core.records import Benchmark, Capability
 from eyechart.exam.config import DEFAULT_REFERENCE, ExamConfig
 from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
-from eyechart.models.fed import POOLING, Fed, fed_features, pool
+from eyechart.models.fed import POOLING, pool
 from eyechart.models.quiet import quiet
 from eyechart.models.sources import Fingerprint, fingerprint, parse_source
 from eyechart.models.untrained import Untrained, make_untrained
@@ -105,17 +105,14 @@ class Stage:
 
     def fed_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
         """What the model's projector reads, as one vector an image."""
-        return np.stack([pool(fed).numpy() for fed in self._fed(images)])
+        return np.stack([pool(fed).numpy() for fed in self.vlm.fed(images)])
 
     @cached_property
     def fed_described(self) -> dict[str, Any] | None:
         """What the projector reads of the first picture, in words; None where it cannot be said."""
         if Capability.FED_FEATURES not in self.vlm.capabilities:
             return None
-        return self._fed([open_image(self.benchmark.items[0].image).image])[0].describe()
-
-    def _fed(self, images: Sequence[Image]) -> list[Fed]:
-        return fed_features(self.vlm.model, self.vlm.processor, images, self.vlm.towers)
+        return self.vlm.fed([open_image(self.benchmark.items[0].image).image])[0].describe()
 
     def reference_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
         """The images under the reference encoder."""

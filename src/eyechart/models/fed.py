@@ -157,7 +157,7 @@ def _plan(model: Any, processor: Any, inputs: Outputs, towers: Parts) -> _Plan:
         return _unmatched(model, inputs, towers, trace)
     matches = list(found.values())
     tokens = torch.cat([each.tokens for each in matches], dim=1)
-    layers = tuple(dict.fromkeys(layer for each in matches for layer in each.layers))
+    layers = tuple(layer for each in matches for layer in _layers(each))
     norms = tuple(dict.fromkeys(norm for each in matches for norm in each.norms))
     count = next(len(s.prints) for s in trace.states if s.layer == layers[-1])
     patches, why = _patches(model, processor, inputs, towers, count)
@@ -177,6 +177,12 @@ def _plan(model: Any, processor: Any, inputs: Outputs, towers: Parts) -> _Plan:
         encoder=type(towers.vision).__name__,
         note="; ".join(filter(None, [why, *_notes(found, len(empty))])),
     )
+
+
+def _layers(found: Match) -> tuple[int, ...]:
+    """The layers side by side in a row; a layer that gives several tokens to each row counts once."""
+    same_token = bool((found.tokens == found.tokens[:, :1]).all())
+    return found.layers if same_token else tuple(dict.fromkeys(found.layers))
 
 
 def _patches(
