@@ -296,6 +296,7 @@ def test_tensors_that_are_no_canvas_are_refused() -> None:
     for outputs, processor, words in [
         ({"input_features": 1}, clip(), r"no tensor called 'pixel_values' but \['input_features'\]"),
         ({"pixel_values": torch.zeros(4, 588)}, clip(), r"packs its pixels as \[4, 588\]"),
+        ({"pixel_values": torch.zeros(1, 280, 768)}, clip(), r"packs its pixels as \[1, 280, 768\]"),
         (rows, qwen, r"one still image, got image_grid_thw \[\[2, 4, 2\]\]"),
         (rows, clip(), "rows of 1176 numbers are no patches of side None"),
     ]:

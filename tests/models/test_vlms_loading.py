@@ -113,8 +113,9 @@ def test_the_sampling_settings_of_a_checkpoint_are_not_let_in(folder):
 
 def test_end_tokens_of_the_generation_config_and_the_tokenizer_both_end_a_reply(folder):
     vlm = load_vlm(str(folder), device="cpu")
-    reply = vlm.generate([PROMPT], max_new_tokens=4)[0]
-    first = vlm.tokenizer(reply, add_special_tokens=False)["input_ids"][0]
+    assert vlm.generate([PROMPT], max_new_tokens=4) != [""]
+    with torch.no_grad():
+        first = int(vlm.model(**vlm.inputs([PROMPT])).logits[0, -1].argmax())
     edit(folder / "generation_config.json", eos_token_id=[first])
     assert load_vlm(str(folder), device="cpu").generate([PROMPT], max_new_tokens=4) == [""]
 
@@ -196,7 +197,10 @@ def test_an_adapter_folder_without_an_adapter_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "florence2"])
 def test_objects_in_memory_are_left_as_they_were_found(checkpoint_dir, name):
-    model = tf.AutoModelForImageTextToText.from_pretrained(checkpoint_dir(name), attention_dropout=0.5)
+    model = tf.AutoModelForImageTextToText.from_pretrained(checkpoint_dir(name))
+    for module in model.modules():
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.5
     processor = load_processor(str(checkpoint_dir(name)))
     model.train()
     model.get_encoder("image").eval()
@@ -302,7 +306,7 @@ def test_a_hub_id_that_is_not_here_is_an_error_with_a_way_out():
 
 def test_a_config_that_no_family_knows_is_an_error(folder):
     edit(folder / "config.json", model_type="no_such_type", architectures=["NoSuch"])
-    with pytest.raises(UserError, match="the config of .*llava' cannot be read: .*no_such_type"):
+    with pytest.raises(UserError, match=r"the config of .*llava' cannot be read: .*no_such_type"):
         load_vlm(str(folder))
 
 
@@ -350,13 +354,13 @@ def test_weights_of_other_sizes_are_an_error(folder):
 
 
 def test_unknown_names_of_formats_devices_and_attention_are_errors(folder):
-    with pytest.raises(UserError, match="no dtype named 'float23'. Did you mean 'float32'"):
+    with pytest.raises(UserError, match=r"no dtype named 'float23'\. Did you mean 'float32'"):
         load_vlm(str(folder), dtype="float23")
     with pytest.raises(UserError, match="no device named 'gpu'"):
         load_vlm(str(folder), device="gpu")
-    with pytest.raises(UserError, match="give device .'cpu'. or device_map .'auto'., not both"):
+    with pytest.raises(UserError, match=r"give device \('cpu'\) or device_map \('auto'\), not both"):
         load_vlm(str(folder), device="cpu", device_map="auto")
-    with pytest.raises(UserError, match="cannot be loaded: .*no_such_attention"):
+    with pytest.raises(UserError, match=r"cannot be loaded: .*no_such_attention"):
         load_vlm(str(folder), device="cpu", attn="no_such_attention")
 
 
@@ -367,5 +371,5 @@ def test_code_of_a_checkpoint_is_not_run_unless_asked(folder):
         auto_map={"AutoConfig": "mine.Mine", "AutoModelForImageTextToText": "mine.M"},
     )
     (folder / "mine.py").write_text("raise SystemExit('was run')")
-    with pytest.raises(UserError, match="trust_remote_code"):
+    with pytest.raises(UserError, match=r"llava' comes with code of its own.*--trust-remote-code"):
         load_vlm(str(folder), device="cpu")

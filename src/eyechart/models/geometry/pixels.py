@@ -84,7 +84,7 @@ def packing(outputs: Mapping[str, Any], image_processor: object) -> Packing:
         return Packing(
             kind="patches", shape=shape, tiles=1, canvas=(rows * patch, columns * patch), patch=patch
         )
-    if pixels.ndim < 3 or shape[-3] not in (1, 3):
+    if pixels.ndim < 3 or shape[-3] != 3:
         raise Incapable(f"{name} packs its pixels as {list(shape)}, which is no canvas: no spatial map")
     tiles = math.prod(shape[:-3])
     return Packing(kind="canvases", shape=shape, tiles=tiles, canvas=(shape[-2], shape[-1]))

@@ -93,6 +93,11 @@ def _config(source: Source, options: dict[str, Any]) -> Any:
             f"not give it. Check the name, the network and access rights, or give a folder. ({_first_line(error)})"
         ) from error
     except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{source.name!r} comes with code of its own, which was not run. Read it, and if you trust it ask for "
+                "it by name: trust_remote_code=True, --trust-remote-code"
+            ) from error
         raise UserError(f"the config of {source.name!r} cannot be read: {_first_line(error)}") from error
 
 
