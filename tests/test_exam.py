@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import eyechart
+from eyechart.cli import main
 from eyechart.core.errors import UserError
 from eyechart.exam import ExamConfig, examine, plan
 from eyechart.models.sources import fingerprint, parse_source
@@ -176,14 +177,13 @@ def test_a_plan_loads_no_weights_and_leaves_nothing(checkpoint_dir, options, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp_path):
+def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp_path, capsys):
     result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
-    done = subprocess.run(
-        [sys.executable, "-m", *manifest["command"], "--json"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == result.results
+    with pytest.raises(SystemExit) as done:
+        main([*manifest["command"][1:], "--json"])
+    assert done.value.code == 0
+    assert json.loads(capsys.readouterr().out) == result.results
 
 
 @pytest.mark.slow

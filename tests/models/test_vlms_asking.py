@@ -113,6 +113,12 @@ def test_a_question_that_holds_the_image_token_is_refused(vlm):
         vlm("llava").generate([Prompt(text="What is <image> for?", images=(IMAGE,))], max_new_tokens=2)
 
 
+def test_neither_of_two_image_tokens_may_stand_in_a_question(vlm):
+    for token in ("<start_of_image>", "<image_soft_token>"):
+        with pytest.raises(UserError, match=f"holds '{token}', which stands for an image"):
+            vlm("gemma3").render(Prompt(text=f"What is {token}?", images=(IMAGE,)))
+
+
 def test_the_bos_token_of_a_template_is_not_doubled(vlm):
     ids = vlm("smolvlm").inputs([PROMPT])["input_ids"][0].tolist()
     assert vlm("smolvlm").render(PROMPT).startswith("<s>")
@@ -332,6 +338,26 @@ def test_a_batch_that_fails_is_no_crash(checkpoint_dir, vlm, monkeypatch):
     replies = alone.generate(prompts, max_new_tokens=4)
     monkeypatch.undo()
     assert replies == vlm("llava").generate(prompts, max_new_tokens=4)
+
+
+def test_too_little_memory_is_told_from_a_wrong_processor(checkpoint_dir):
+    def too_big(*_):
+        raise torch.OutOfMemoryError("out of memory, on purpose")
+
+    model = tf.AutoModelForImageTextToText.from_pretrained(checkpoint_dir("llava"))
+    processor = load_processor(str(checkpoint_dir("llava")))
+    handle = model.register_forward_pre_hook(too_big)
+    with pytest.raises(
+        UserError, match=r"LlavaForConditionalGeneration with one small picture.*memory of cpu; try"
+    ):
+        VLM.from_objects(model, processor)
+    handle.remove()
+    vlm = VLM.from_objects(model, processor)
+    handle = model.register_forward_pre_hook(too_big)
+    with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
+        vlm.generate([Prompt(text="No picture.")], max_new_tokens=1)
+    handle.remove()
+    assert len(vlm.generate([Prompt(text="No picture.")], max_new_tokens=1)) == 1
 
 
 def test_a_processor_that_wants_images_in_one_list_gets_them_so(checkpoint_dir, vlm, monkeypatch):

@@ -40,6 +40,10 @@ class Prompting:
         self.tokenizer = tokenizer_of(processor)
         self.image_token_id = _image_token_id(model, processor)
         self.image_token = _image_token(processor, self.tokenizer, self.image_token_id)
+        repeated = (
+            None if self.image_token_id is None else self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        )
+        self.placeholders = tuple(str(one) for one in (self.image_token, repeated) if one)
         self.nested = True
         self.layout = self._layout()
         self.note = {
@@ -57,9 +61,9 @@ class Prompting:
             UserError: the prompt's own text holds the image token.
         """
         token = self.image_token
-        if token and token in prompt.text:
+        if held := next((one for one in self.placeholders if one in prompt.text), ""):
             raise UserError(
-                f"the prompt {prompt.text[:80]!r} holds {token!r}, which stands for an image in this model; "
+                f"the prompt {prompt.text[:80]!r} holds {held!r}, which stands for an image in this model; "
                 "take it out of the question"
             )
         count = len(prompt.images)

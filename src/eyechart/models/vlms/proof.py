@@ -53,7 +53,7 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     """Run a model on two small pictures and compare ways that must agree. Call it inside `undisturbed`.
 
     Raises:
-        UserError: the model cannot run on an image at all.
+        UserError: the model cannot run on an image at all, or not in the memory there is.
     """
     prompts = [
         Prompt(text="Is there a line?", images=(probe_picture(96, 64),)),
@@ -69,6 +69,11 @@ def prove(model: Any, prompting: Prompting) -> Proof:
         steps = _probe_options(prompting.tokenizer)[0]
         alone = [next_scores(model, fed, config, steps) for fed in (inputs, other)]
         blind = torch.equal(alone[0], next_scores(model, mixed, config, steps))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{type(model).__name__} with one small picture does not fit in the memory of {model.device}; try another "
+            "--device, --device-map auto, or --dtype bfloat16"
+        ) from error
     except REFUSALS as error:
         raise UserError(
             f"{type(model).__name__} fails on a plain picture with its own processor "

@@ -271,12 +271,13 @@ class VLM:
             layers: layer numbers to keep, 0 for what the first block reads; None for all.
 
         Raises:
-            Incapable: image positions are asked for and the image does not stand in the sequence, or the model
-                does not give its states.
+            Incapable: image positions are asked for and the image does not stand in the sequence, the model does
+                not give its states, or it cannot do without an image and the prompt has none.
             UserError: there is no such layer or position.
         """
         if positions == "image":
             self.require(Capability.HIDDEN_STATES, for_="reading hidden states at image positions")
+        self._check_text_only([prompt])
         inputs = self.inputs([prompt])
         holds_image = Capability.HIDDEN_STATES not in self._missing and bool(prompt.images)
         image = self._image_positions(inputs) if holds_image else ()
@@ -382,6 +383,8 @@ class VLM:
         with undisturbed(self.model, self.processor):
             try:
                 generate_new(self.model, self.prompting.inputs([Prompt(text="Hello.")]), config)
+            except torch.OutOfMemoryError:
+                raise
             except REFUSALS as error:
                 return f"{type(error).__name__}: {str(error)[:200]}"
         return ""
