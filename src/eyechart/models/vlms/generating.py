@@ -16,7 +16,9 @@ from eyechart.models.vlms.prompting import Inputs
 _SPECIAL = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def greedy_config(model: Any, tokenizer: Any, *, max_new_tokens: int) -> GenerationConfig:
+def greedy_config(
+    model: Any, tokenizer: Any, *, max_new_tokens: int, use_cache: bool = True
+) -> GenerationConfig:
     """A generation config that is greedy and keeps only the special tokens of the checkpoint's own.
 
     No sampling, beams, penalties, forced or suppressed tokens, and no least length. The end tokens are those of the
@@ -35,7 +37,7 @@ def greedy_config(model: Any, tokenizer: Any, *, max_new_tokens: int) -> Generat
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        use_cache=True,
+        use_cache=use_cache,
         eos_token_id=sorted(ends) or None,
         **found,
     )

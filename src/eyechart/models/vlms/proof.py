@@ -12,9 +12,10 @@ from torch import Tensor
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Prompt
-from eyechart.models.vlms.generating import greedy_config, next_scores, run_generate
+from eyechart.models.vlms.generating import forced_scores, greedy_config, next_scores, run_generate
+from eyechart.models.vlms.objects import is_encoder_decoder
 from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
-from eyechart.models.vlms.scoring import forced, shared
+from eyechart.models.vlms.scoring import forced, shared, whole
 from eyechart.models.vlms.towers import Towers, resolve_towers
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ class Proof:
     why_no_towers: str
     why_no_batches: str
     """Prompts are answered one at a time when a batch does not give the same numbers."""
+
+    why_no_cache: str
+    """The model decodes without its cache when decoding with it contradicts its own forward pass."""
 
     why_not_shared: str
     """Options are scored with a pass of their own each when sharing the prompt does not give the same numbers."""
@@ -79,6 +83,7 @@ def prove(model: Any, prompting: Prompting) -> Proof:
             f"{type(model).__name__} fails on a plain picture with its own processor "
             f"({type(prompting.processor).__name__}): {error}. Do model and processor belong together?"
         ) from error
+    why_no_cache = _cache_misleads(model, prompting, inputs)
     towers, why = _towers(model, lambda: run_generate(model, inputs, config))
     positions = image_positions(inputs, prompting.image_token_id)
     seen = towers.flow.positions if towers is not None and towers.flow is not None else None
@@ -88,7 +93,8 @@ def prove(model: Any, prompting: Prompting) -> Proof:
         towers=towers,
         why_no_towers=why,
         why_no_batches=_batches(model, prompting, prompts, alone),
-        why_not_shared=_shares(model, prompting, prompts[0]),
+        why_no_cache=why_no_cache,
+        why_not_shared=why_no_cache or _shares(model, prompting, prompts[0]),
         image_ids_hold=positions is not None and (seen is None or set(seen) <= set(positions)),
     )
 
@@ -133,6 +139,33 @@ def _batches(model: Any, prompting: Prompting, prompts: Sequence[Prompt], alone:
         worst = max(float((one[0] - row).abs().max()) for one, row in zip(alone, together, strict=True))
         return f"a reply would depend on the other prompts in its batch (logits differ by {worst:.2g})"
     return ""
+
+
+def _cache_misleads(model: Any, prompting: Prompting, inputs: Inputs) -> str:
+    """Why decoding with the cache is not to be trusted: without it, generation agrees with the plain forward pass.
+
+    Two ways against one: a forward pass over the whole text and generation without a cache must agree with each
+    other and differ from generation with one (Kosmos-2 counts positions in another way then). Where the whole pass
+    cannot be made, in an encoder-decoder say, nothing is decided and the cache is used.
+    """
+    if is_encoder_decoder(model):
+        return ""
+    option = _probe_options(prompting.tokenizer)[0]
+    config, plain = (
+        greedy_config(model, prompting.tokenizer, max_new_tokens=1, use_cache=use) for use in (True, False)
+    )
+    try:
+        once = torch.tensor(whole(model, inputs, option))
+        cached = torch.tensor(forced_scores(model, inputs, config, option))
+        if agree(once, cached, model.dtype):
+            return ""
+        uncached = torch.tensor(forced_scores(model, inputs, plain, option))
+    except REFUSALS as error:
+        logger.info("no forward pass over a whole text: %s", error)
+        return ""
+    if not agree(once, uncached, model.dtype):
+        return ""
+    return f"decoding with its cache differs from its forward pass by {float((once - cached).abs().max()):.2g}"
 
 
 def _shares(model: Any, prompting: Prompting, prompt: Prompt) -> str:

@@ -2,8 +2,8 @@
 
 The prompt runs through the model one time, inside transformers' own `generate`, which prepares encoder outputs,
 rotary positions and masks as each architecture wants them; every option then continues from a copy of that state,
-one token a step. `forced` is the plain way, a whole `generate` for each option, and what the shared way is proved
-against before it is used.
+one token a step. `forced` is the plain way, a `generate` for each option, and `whole` the plainest, one forward pass
+without a cache; the shared way is proved against both before it is used.
 """
 
 import copy
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.utils import ModelOutput
 
 from eyechart.models.vlms.generating import endless, forced_scores, run_generate
 from eyechart.models.vlms.prompting import Inputs
@@ -52,6 +53,26 @@ def forced(
 ) -> list[TokenScores]:
     """The same by transformers' own decoding loop, once for each option, its tokens forced one by one."""
     return [forced_scores(model, inputs, config, option) for option in options]
+
+
+def whole(model: Any, inputs: Inputs, option: Sequence[int]) -> TokenScores:
+    """The same for one option by a single forward pass over prompt and option, with no cache; for decoder-only models.
+
+    What runs along with the sequence is made longer as the model itself makes it for new tokens, else by its last
+    column.
+    """
+    ids, length, count = inputs["input_ids"], inputs["input_ids"].shape[1], len(option)
+    beside = {key: value for key, value in inputs.items() if key != "input_ids"}
+    longer = model._update_model_kwargs_for_generation(ModelOutput(), beside, num_new_tokens=count)
+
+    def stretched(value: Any) -> Any:
+        runs_along = isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == length
+        return torch.cat([value, *[value[:, -1:]] * count], dim=1) if runs_along else value
+
+    fed = {key: stretched(value) for key, value in longer.items()}
+    extended = torch.cat([ids, ids.new_tensor([list(option)])], dim=1)
+    logits = model(input_ids=extended, **fed).logits[0, -count - 1 : -1].float()
+    return [float(row[token]) for row, token in zip(logits.log_softmax(-1), option, strict=True)]
 
 
 def continuations(tokenizer: Any, text: str, options: Sequence[str], prompt: Sequence[int]) -> Continuations:
