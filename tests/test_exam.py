@@ -7,8 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import peft
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import eyechart
@@ -159,11 +161,58 @@ def test_the_default_reference_may_be_missing_a_named_one_may_not(checkpoint_dir
         )
 
 
+def test_ids_and_patterns_are_part_of_an_exam(checkpoint_dir, options, tmp_path):
+    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    arguments = {**options, "on": str(copy), "out": tmp_path / "run"}
+    examine(str(checkpoint_dir("llava")), **arguments)
+    [table] = copy.glob("*.csv")
+    table.write_text(table.read_text("utf8").replace("orientation", "viewpoint"), "utf8")
+    with pytest.raises(UserError, match=r"resolved\.benchmark\.rows_sha256"):
+        examine(str(checkpoint_dir("llava")), **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_an_adapter_is_part_of_an_exam(checkpoint_dir, options, tmp_path):
+    vlm = eyechart.load_vlm(str(checkpoint_dir("llava")))
+    targets = [site.name + ".q_proj" for site in vlm.self_attentions("language")]
+    wrapped = peft.get_peft_model(
+        vlm.model, peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    )
+    wrapped.save_pretrained(tmp_path / "lora")
+    arguments = {**options, "adapter": str(tmp_path / "lora"), "limit": 1, "out": tmp_path / "run"}
+    first = examine(str(checkpoint_dir("llava")), **arguments)
+    assert first.results["eyechart"]["model"]["adapter"]["sha256"]
+    torch.manual_seed(1)
+    for name, parameter in wrapped.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(parameter)
+    wrapped.save_pretrained(tmp_path / "lora")
+    with pytest.raises(UserError, match=r"resolved\.model\.adapter"):
+        examine(str(checkpoint_dir("llava")), **arguments)
+
+
+def test_another_processor_is_another_model_in_memory(checkpoint_dir, options, tmp_path):
+    vlm = eyechart.load_vlm(str(checkpoint_dir("llava")))
+    other = eyechart.load_vlm(str(checkpoint_dir("llava_no_chat"))).processor
+    examine(vlm.model, vlm.processor, out=tmp_path / "run", **options)
+    with pytest.raises(UserError, match=r"resolved\.model\.sha256"):
+        examine(vlm.model, other, out=tmp_path / "run", **options)
+
+
+def test_a_config_and_single_choices_are_not_mixed(checkpoint_dir, options, tmp_path):
+    with pytest.raises(UserError, match="not both; beside the config came: model, lmit"):
+        examine(str(checkpoint_dir("llava")), config=ExamConfig(), out=tmp_path / "run", lmit=5)
+
+
 def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
     with pytest.raises(UserError, match=r"percentile must lie between 0 and 100, got 100\.0"):
         ExamConfig(percentile=100.0)
     with pytest.raises(UserError, match="limit must be 1 or more, got 0"):
         ExamConfig(limit=0)
+    with pytest.raises(UserError, match="seed must be 0 or more, got -1"):
+        ExamConfig(seed=-1)
+    with pytest.raises(UserError, match="no prompt template named 'leter'"):
+        ExamConfig(template="leter")
     with pytest.raises(
         UserError, match=r"no ExamConfig option named 'percentil'\. Did you mean 'percentile'"
     ):

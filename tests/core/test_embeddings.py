@@ -53,3 +53,14 @@ def test_refusals_name_what_is_wrong(tmp_path):
     (tmp_path / "shard-00000.safetensors").write_bytes(b"not a tensor file")
     with pytest.raises(UserError, match=r"shard-00000\.safetensors is no readable safetensors file"):
         EmbeddingStore(tmp_path, "k")
+
+
+def test_a_shard_that_was_deleted_is_computed_again_and_overwrites_no_other(tmp_path):
+    store = EmbeddingStore(tmp_path, "k")
+    for number, name in enumerate(["a", "b", "c"]):
+        store.add([name], np.full((1, 2), number, dtype=np.float32))
+    (tmp_path / "shard-00001.safetensors").unlink()
+    again = EmbeddingStore(tmp_path, "k")
+    assert again.missing(["a", "b", "c"]) == ["b"]
+    again.add(["b"], np.full((1, 2), 1, dtype=np.float32))
+    assert EmbeddingStore(tmp_path, "k").rows(["a", "b", "c"])[:, 0].tolist() == [0, 1, 2]

@@ -25,7 +25,7 @@ def item(**changes):
 EXAMPLES = [
     item(),
     Quarantined(path="a.png", reason="empty", detail="0 bytes"),
-    Benchmark(name="b", source="s", sha256="0", items=(item(),)),
+    Benchmark(name="b", source="s", sha256="0", items=(item(),), in_source=1),
     Prompt(text="Hello"),
     Graded(item_id="1", reply="A", choice=0, outcome=Outcome.RIGHT),
 ]

@@ -33,8 +33,11 @@ CANNOT = {
 }
 """What each lacks; the others lack nothing."""
 
-ALONE = ("instructblip", "kosmos2")
+ALONE = ("instructblip",)
 """Their replies depend on the padding of a batch, so they are asked one prompt at a time."""
+
+NO_CACHE = ("kosmos2",)
+"""Decoding with their cache contradicts their forward pass (Kosmos-2's image ids here include the padding id)."""
 
 NEEDS_IMAGE = ("paligemma", "instructblip", "blip_2", "kosmos2")
 
@@ -130,8 +133,9 @@ def test_options_share_one_reading_of_the_image(vlm, name):
         one.option_scores(PROMPTS[0], OPTIONS)
     finally:
         handle.remove()
-    assert len(calls) == 1
-    assert not any("pass of their own" in note for note in one.notes)
+    assert len(calls) == (len(OPTIONS) if name in NO_CACHE else 1)
+    assert any("pass of their own" in note for note in one.notes) == (name in NO_CACHE)
+    assert any("without a cache" in note for note in one.notes) == (name in NO_CACHE)
 
 
 @pytest.mark.parametrize("name", ALL)

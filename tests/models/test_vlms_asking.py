@@ -385,6 +385,14 @@ def test_agreement_is_measured_against_the_spread():
     assert not proving.agree(first, first + 5.0, torch.bfloat16)
 
 
+def test_an_undecided_cache_is_used(checkpoint_dir, monkeypatch):
+    """Where a pass over the whole text contradicts generation with and without a cache, that pass is not believed."""
+    monkeypatch.setattr(proving, "whole", lambda model, inputs, option: [-9.0] * len(option))
+    vlm = load_vlm(str(checkpoint_dir("llava")), device="cpu")
+    assert vlm.proof.why_no_cache == ""
+    assert not any("cache" in note for note in vlm.notes)
+
+
 # ------------------------------------------------------------------------------------------ odd architectures
 
 

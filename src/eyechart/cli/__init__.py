@@ -59,7 +59,12 @@ def main(args: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(fail(f"the disk is full ({error}); what was done is kept: make room and give the same command", code=2))
+        sys.exit(
+            fail(
+                f"the disk is full ({error}); what was done is kept: make room and give the same command",
+                code=2,
+            )
+        )
     except Exception as error:
         shown = getattr(error, "show", None)  # click's own usage errors know how to print themselves
         if shown is None:

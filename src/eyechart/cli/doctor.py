@@ -114,7 +114,9 @@ def _print(found: dict[str, Any]) -> None:
     print(f"{found['cpus']} CPUs, {found['free_disk_gib']} GiB free here")
     print(f"devices: {', '.join(found['torch'].get('devices', ['none']))}")
     hub = found["hub"]
-    print(f"hub: {'offline' if hub['offline'] else 'online'}, cache {hub['cache']}")
+    print(
+        f"hub: {'set to offline' if hub['offline'] else 'not set to offline (not tried)'}, cache {hub['cache']}"
+    )
     for name, installed in found["packages"].items():
         print(f"  {name:<18}{installed or 'MISSING'}")
     for name, installed in found["optional"].items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eyechart.cli.console import emit, progress, say
+from eyechart.core.errors import UserError
 
 if TYPE_CHECKING:
     from eyechart.exam import ExamResult
@@ -99,21 +100,33 @@ def run_exam(
     nothing: list[str | None] = [None]
     exams = list(itertools.product(models or nothing, on or nothing))
     records: list[Any] = []
+    failed: list[str] = []
     for model, benchmark in exams:
         config = build(ExamConfig, {**options, "model": model, "on": benchmark})
         folder = out if out is None or len(exams) == 1 else out / config.slug
         if dry_run:
             records.append(plan(config, out=folder))
             continue
-        with progress(quiet=quiet or json) as bars:
-            result = examine(config=config, out=folder, fresh=fresh, progress=bars)
+        try:
+            with progress(quiet=quiet or json) as bars:
+                result = examine(config=config, out=folder, fresh=fresh, progress=bars)
+        except UserError as error:
+            if len(exams) == 1:
+                raise
+            failed.append(f"{model}: {error}")
+            say(f"not examined: {failed[-1]}")
+            continue
         records.append(result.results)
         _tell(result, quiet=quiet or json)
     if json or dry_run:
         emit(records if len(exams) > 1 else records[0])
+    if failed:
+        raise UserError(f"{len(failed)} of {len(exams)} exams were not held:\n" + "\n".join(failed))
 
 
 def _tell(result: "ExamResult", *, quiet: bool) -> None:
+    if result.again:
+        say("this exam was finished before and is shown again; --fresh starts it over", quiet=quiet)
     for line in result.summary:
         say(line, quiet=quiet)
     say(f"report: {result.page}", quiet=quiet)

@@ -23,7 +23,7 @@ def list_models(*, json: Json = False) -> None:
     from eyechart.models.sources import NAMING, cached_models
 
     found = {
-        "naming": dict(NAMING),
+        "naming": {name: text for name, text in NAMING.items() if not name.startswith("http")},
         "zoo": [f"zoo:{name}" for name in zoo.names()],
         "cached": cached_models(),
     }

@@ -57,7 +57,8 @@ class EmbeddingStore:
         if bad:
             raise UserError(f"the encoder gave NaN or infinity for {len(bad)} image(s): {', '.join(bad[:5])}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        shard = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        last = max((int(shard.stem.removeprefix("shard-")) for shard in self._shards), default=-1)
+        shard = self.folder / f"shard-{last + 1:05d}.safetensors"
         part = shard.with_suffix(".part")
         meta = {"key": self.key, "images": json.dumps(list(images))}
         save_file({"rows": np.ascontiguousarray(rows, dtype=np.float32)}, part, metadata=meta)

@@ -47,4 +47,6 @@ def need(module: str, *, why: str, extra: str | None = None) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise
         wanted = f"'eyechart[{extra}]'" if extra else "eyechart"
-        raise UserError(f"{why} needs the package {module!r}. Install it with: pip install {wanted}") from None
+        raise UserError(
+            f"{why} needs the package {module!r}. Install it with: pip install {wanted}"
+        ) from None

@@ -1,5 +1,7 @@
 """The frozen rows that cross from room to room."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -72,8 +74,20 @@ class Benchmark:
     """Of questions, options, answers, pairing and image bytes: two equal hashes are the same exam."""
 
     items: tuple[Item, ...]
+    in_source: int
+    """Items in the source, before a limit and the quarantine."""
+
     quarantined: tuple[Quarantined, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows_sha256(self) -> str:
+        """A hash of everything an item says, ids and patterns and order included; where files lie plays no part."""
+        rows = [
+            [item.id, item.pair_id, item.question, item.options, item.answer, item.image_sha256, item.pattern]
+            for item in self.items
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eyechart.core.config import to_dict
-from eyechart.core.errors import UserError
+from eyechart.core.errors import UserError, unknown
+from eyechart.score import TEMPLATES
 
 DEFAULT_REFERENCE = "facebook/dinov2-base"
 """The vision-only encoder that 'auto' means; CLIP-blind pairs were first mined with a DINOv2 (arXiv 2401.06209)."""
+
+IN_MEMORY = "memory:"
+"""How a model that was handed over as an object is named in a config, before its class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,10 @@ class ExamConfig:
     def __post_init__(self) -> None:
         if not 0 < self.percentile < 100:
             raise UserError(f"percentile must lie between 0 and 100, got {self.percentile}")
+        if self.seed < 0:
+            raise UserError(f"seed must be 0 or more, got {self.seed}")
+        if self.template not in TEMPLATES:
+            raise unknown("prompt template", self.template, TEMPLATES)
         for name in ("max_new_tokens", "limit", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
@@ -78,7 +86,9 @@ def given(config: ExamConfig) -> dict[str, Any]:
 
 
 def rerun_command(config: ExamConfig, folder: Path) -> list[str]:
-    """The shell words that run this exam again, or continue it."""
+    """The shell words that run this exam again, or continue it; of a model in memory, that it cannot be."""
+    if config.model is not None and config.model.startswith(IN_MEMORY):
+        return ["#", "a model in memory:", f"eyechart.examine(model, processor, out={str(folder)!r}, ...)"]
     words = ["eyechart", "exam", *([config.model] if config.model else [])]
     for name, value in given(config).items():
         if name != "model":

@@ -15,13 +15,14 @@ import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
 
-from eyechart.core.config import build
-from eyechart.core.devices import pick_batch_size
+from eyechart.core.config import build, to_dict
+from eyechart.core.devices import pick_batch_size, pick_device
 from eyechart.core.embeddings import EmbeddingStore
+from eyechart.core.errors import UserError
 from eyechart.core.images import open_image, thumbnail_jpeg
 from eyechart.core.records import Capability, Graded, Item, Outcome, Prompt
 from eyechart.core.runs import RunFolder
-from eyechart.exam.config import ExamConfig, given, rerun_command
+from eyechart.exam.config import IN_MEMORY, ExamConfig, given, rerun_command
 from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json, sample_row
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, compare_pairs
@@ -48,6 +49,9 @@ class ExamResult:
     results: dict[str, Any]
     summary: tuple[str, ...]
     """The plain-words summary, a sentence each."""
+
+    again: bool
+    """Whether the run was finished before and was only shown again."""
 
 
 def examine(
@@ -76,19 +80,26 @@ def examine(
         UserError: something the caller can mend; the text says what was given, what was expected and what to do.
     """
     named = isinstance(model, str) or model is None
-    name = model if named else f"memory:{type(model).__name__}"
-    config = config or build(ExamConfig, {"model": name, **options})
+    name = model if named else f"{IN_MEMORY}{type(model).__name__}"
+    if config is None:
+        config = build(ExamConfig, {"model": name, **options})
+    elif name is not None or options:
+        twice = ", ".join([*(["model"] if name is not None else []), *options])
+        raise UserError(f"give either a config or single choices, not both; beside the config came: {twice}")
     folder = Path(out) if out is not None else Path("runs") / config.slug
     stage = Stage(config, folder, in_memory=None if named else VLM.from_objects(model, processor))
     words = command or rerun_command(config, folder)
     with RunFolder.open(
         folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)
     ) as run:
-        if not run.finished:
+        again = run.finished
+        if not again:
             _hold(stage, run, progress)
         page = write_report(folder)
     results = json.loads((folder / "results.json").read_text("utf8"))
-    return ExamResult(folder=folder, page=page, results=results, summary=summary_sentences(folder))
+    return ExamResult(
+        folder=folder, page=page, results=results, summary=summary_sentences(folder), again=again
+    )
 
 
 def plan(config: ExamConfig, *, out: Path | None = None) -> dict[str, Any]:
@@ -98,7 +109,10 @@ def plan(config: ExamConfig, *, out: Path | None = None) -> dict[str, Any]:
         benchmark = Stage(config, Path(scratch) / "run").benchmark
     pictures = {item.image_sha256 for item in benchmark.items}
     return {
+        **to_dict(config),
         "model": config.model or "a small random-weight LLaVA",
+        "ask": config.asking,
+        "device": str(pick_device(config.device).device),
         "folder": str(folder),
         "exists": folder.exists(),
         "items": len(benchmark.items),

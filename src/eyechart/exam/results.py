@@ -18,6 +18,9 @@ from eyechart.score import AskedPrompt, Summary
 SCHEMA = 1
 """Of the `eyechart` block of results.json and of the tables beside it."""
 
+PLAIN_NOTES = ("dtype: ", "template: chat template")
+"""How those of a model's notes begin that are no reason for care; all of them stand in the `model` block."""
+
 PAIRS_SCHEMA = pa.schema(
     [
         *(
@@ -106,7 +109,7 @@ def results_json(
         },
         "versions": {task: SCHEMA},
         "n-shot": {task: 0},
-        "n-samples": {task: {"original": n, "effective": n}},
+        "n-samples": {task: {"original": benchmark.in_source, "effective": n}},
         "config": {
             "model": stage.vlm.id,
             "model_args": to_dict(stage.config),
@@ -185,7 +188,7 @@ def _find(summary: Summary, comparison: Comparison | None) -> dict[str, Any] | N
 
 
 def _warnings(stage: Stage, comparison: Comparison | None) -> list[str]:
-    said = [*stage.vlm.notes]
+    said = [note for note in stage.vlm.notes if not note.startswith(PLAIN_NOTES)]
     if not stage.vlm.trained:
         said.append("the model's weights are random: it has learnt nothing, and its scores mean nothing")
     if stage.config.on is None:

@@ -1,6 +1,7 @@
 """What an exam is held on: the model, the benchmark and the reference encoder, each with its identity."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, pool
 from eyechart.models.quiet import quiet
-from eyechart.models.sources import Fingerprint, fingerprint, parse_source
+from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
 from eyechart.models.untrained import Untrained, make_untrained
 from eyechart.models.vlms import VLM
 from eyechart.score import load_benchmark
@@ -85,14 +86,17 @@ class Stage:
 
     def identity(self) -> dict[str, Any]:
         """What `config.yaml` holds: every choice in force, and which weights, questions and pictures exactly."""
-        reference = self.reference
+        benchmark = self.benchmark
         return {
             **to_dict(self.config),
             "resolved": {
-                "model": to_dict(self._model_print()),
-                "benchmark": {"name": self.benchmark.name, "sha256": self.benchmark.sha256},
-                "reference": reference.cache_key(self.config.reference_pooling) if reference else None,
-                "reference_missing": self.reference_missing,
+                "model": self._model_identity,
+                "benchmark": {
+                    "name": benchmark.name,
+                    "sha256": benchmark.sha256,
+                    "rows_sha256": benchmark.rows_sha256,
+                },
+                "reference": self._identity_of_reference(),
                 "device": str(self.device.device),
             },
         }
@@ -100,8 +104,7 @@ class Stage:
     @property
     def fed_key(self) -> str:
         """What the vectors of `fed_vectors` depend on besides the image."""
-        vlm = self.vlm
-        return f"{vlm.id}@{vlm.revision or vlm.sha256}:{POOLING}:{vlm.dtype}"
+        return f"{json.dumps(self._model_identity, sort_keys=True)}:{POOLING}:{self.vlm.dtype}"
 
     def fed_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
         """What the model's projector reads, as one vector an image."""
@@ -126,15 +129,24 @@ class Stage:
         assert self.config.model is not None
         return self.config.model
 
-    def _model_print(self) -> Fingerprint:
-        """Before loading where it can be known (a folder, a hub model in the cache), else after."""
-        if self._in_memory is None:
-            found = fingerprint(parse_source(self._model_name, revision=self.config.revision))
-            if found.sha256 or found.revision:
-                return found
-        vlm = self.vlm
-        sha256 = vlm.sha256 or (weights_sha256(vlm.model) if vlm.revision is None else None)
-        return Fingerprint(id=vlm.id, revision=vlm.revision, sha256=sha256)
+    @cached_property
+    def _model_identity(self) -> dict[str, Any]:
+        """Known before loading where it can be (a folder, a hub model in the cache), else after."""
+        adapter = self.config.adapter
+        extra = {"adapter": _folder_print(adapter)} if adapter else {}
+        if self._in_memory is not None:
+            vlm = self._in_memory
+            sha256 = objects_sha256(vlm.model, vlm.processor)
+            return to_dict(Fingerprint(id=vlm.id, revision=vlm.revision, sha256=sha256))
+        found = fingerprint(parse_source(self._model_name, revision=self.config.revision))
+        if not (found.sha256 or found.revision):
+            found = Fingerprint(id=self.vlm.id, revision=self.vlm.revision, sha256=self.vlm.sha256)
+        return to_dict(found) | extra
+
+    def _identity_of_reference(self) -> str | None:
+        """Which reference exactly; whether the default one could be had is settled at the first look."""
+        reference = self.reference
+        return reference.cache_key(self.config.reference_pooling) if reference else None
 
     @cached_property
     def _reference(self) -> tuple[Encoder | None, str | None]:
@@ -154,10 +166,20 @@ class Stage:
             return load_encoder(name, device=str(self.device.device), dtype="float32")
 
 
-def weights_sha256(model: torch.nn.Module) -> str:
-    """A hash of names, shapes and bytes of all parameters and buffers: the identity of a model in memory."""
-    whole = hashlib.sha256()
+def objects_sha256(model: torch.nn.Module, processor: Any) -> str:
+    """The identity of a model in memory: a hash of its config, every parameter and buffer, and the processor's settings."""
+    whole = hashlib.sha256(json.dumps(_settings(model, processor), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         whole.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return whole.hexdigest()
+
+
+def _settings(model: Any, processor: Any) -> list[Any]:
+    vocabulary = sorted(processor.tokenizer.get_vocab().items())
+    templates = [getattr(one, "chat_template", None) for one in (processor, processor.tokenizer)]
+    return [model.config.to_dict(), processor.image_processor.to_dict(), templates, vocabulary]
+
+
+def _folder_print(folder: str) -> str | None:
+    return fingerprint(Source(kind="local", name=str(Path(folder).expanduser()))).sha256

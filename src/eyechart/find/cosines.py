@@ -62,7 +62,7 @@ def place_pairs(
         similarity=own,
         percentile=percentile_of(sample, own),
         threshold=float(np.round(np.percentile(sample, percentile), _DIGITS)),
-        flat=bool(np.ptp(sample) == 0),
+        flat=len(sample) > 1 and bool(np.ptp(sample) == 0),
     )
 
 

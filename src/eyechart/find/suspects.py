@@ -122,7 +122,7 @@ def compare_pairs(
         threshold_reference=None if beside is None else beside.threshold,
         seed=seed,
         centred=centre,
-        notes=tuple(_notes(rows, total, most_compared, seen)),
+        notes=tuple(_notes(rows, total, most_compared, seen, beside)),
     )
 
 
@@ -178,7 +178,9 @@ def _row(place: int, pair: Pair, seen: Placed, beside: Placed | None) -> PairSim
     )
 
 
-def _notes(rows: Sequence[PairSimilarity], total: int, most: int, seen: Placed) -> Iterator[str]:
+def _notes(
+    rows: Sequence[PairSimilarity], total: int, most: int, seen: Placed, beside: Placed | None
+) -> Iterator[str]:
     same = [row.pair_id for row in rows if row.identical]
     if same:
         yield f"pairs of two identical pictures, which no encoder can tell apart: {', '.join(same)}"
@@ -188,3 +190,5 @@ def _notes(rows: Sequence[PairSimilarity], total: int, most: int, seen: Placed) 
         yield f"only {total} pairs of pictures to place a pair among: percentiles are coarse"
     if seen.flat:
         yield "the model's encoder gives all pictures the same features, so every pair is nearly the same to it"
+    if beside is not None and beside.flat:
+        yield "the reference gives all pictures the same features, so it tells nothing apart and there are no suspects"

@@ -20,7 +20,11 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     _set_downloads(shown=downloads)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # between transformers and peft, no concern of the person's
+            yield
     finally:
         logging.set_verbosity(verbosity)
         with warnings.catch_warnings():

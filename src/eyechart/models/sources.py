@@ -3,6 +3,7 @@
 Nothing here loads a model or asks the network, and importing it costs no torch.
 """
 
+import difflib
 import hashlib
 import os
 import re
@@ -169,6 +170,14 @@ def _hub(text: str, revision: str | None) -> Source:
         raise UserError(
             f"two revisions for {name!r}: {written!r} in the name and {revision!r} beside it; give one"
         )
+    parent, _, child = name.rpartition("/")
+    beside = (
+        [folder.name for folder in Path(parent).iterdir() if folder.is_dir()]
+        if parent and Path(parent).is_dir()
+        else []
+    )
+    if close := difflib.get_close_matches(child, beside, n=1):
+        raise UserError(f"no folder {text!r} here. Did you mean '{parent}/{close[0]}'?")
     try:
         validate_repo_id(name)
     except HFValidationError as error:

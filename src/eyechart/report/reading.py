@@ -58,6 +58,13 @@ class Fed(_Record):
     note: str | None = None
 
 
+class Adapter(_Record):
+    """A PEFT adapter that was put on the model."""
+
+    id: str
+    sha256: str | None = None
+
+
 class Model(_Record):
     """The model examined; `trained` is False for the random weights of the demonstration."""
 
@@ -69,6 +76,7 @@ class Model(_Record):
     cannot: dict[str, str]
     fed: Fed | None
     trained: bool
+    adapter: Adapter | None = None
 
 
 class Reference(_Record):

@@ -10,6 +10,9 @@ from eyechart.report.words import count, p_text, percent, rate_text, sentence, s
 UNREAD_NOTABLE = 0.1
 """From this share of unread replies on, the summary warns that the score speaks of format as well as of sight."""
 
+UNREAD_DROWNS = 0.5
+"""From this share on, the score is not set against chance at all: it is the replies' form that was scored."""
+
 FAVOURITE_NOTABLE = 0.75
 """From this share on, the summary says that leaning to one option costs pairs by itself."""
 
@@ -34,11 +37,13 @@ def summary_sentences(run_folder: Path) -> tuple[str, ...]:
 
 def paragraphs(results: Results) -> list[list[Markup]]:
     """The summary as the page has it, a list of sentences for each paragraph; what others wrote is escaped."""
+    unread = _unread(results)
+    drowned = results.score.unread.value >= UNREAD_DROWNS
     groups = (
-        [_asked(results)],
-        [_got(results), _against_chance(results)],
+        [_asked(results), *_left_out(results)],
+        [_got(results), *(unread if drowned else [_against_chance(results)])],
         _suspects(results),
-        [*_unread(results), *_favourite(results)],
+        [*([] if drowned else unread), *_favourite(results)],
     )
     return [group for group in groups if group]
 
@@ -60,6 +65,11 @@ def _name(identifier: str) -> Markup:
     return Markup('<bdi title="{}">{}</bdi>').format(identifier, short_name(identifier))
 
 
+def _examined(results: Results) -> Markup:
+    adapter = results.model.adapter
+    return _name(results.model.id) + (Markup(" with the adapter ") + _name(adapter.id) if adapter else "")
+
+
 def _asked(results: Results) -> Markup:
     benchmark = results.benchmark
     return Markup(
@@ -67,12 +77,20 @@ def _asked(results: Results) -> Markup:
         "<strong><bdi>{name}</bdi></strong>, in {pairs}: the two items of a pair share one question and have "
         "different right answers, and a pair counts only when both are answered rightly."
     ).format(
-        model=_name(results.model.id),
+        model=_examined(results),
         questions=count(benchmark.items, "question"),
         images=count(benchmark.images, "image"),
         name=benchmark.name,
         pairs=count(benchmark.pairs, "pair"),
     )
+
+
+def _left_out(results: Results) -> list[Markup]:
+    number = results.benchmark.quarantined
+    if not number:
+        return []
+    text = "{} of the benchmark could not be used, and the pairs they belong to were left out (listed under Data)."
+    return [Markup(text).format(count(number, "entry"))]
 
 
 def _got(results: Results) -> Markup:
@@ -143,12 +161,13 @@ def _unread(results: Results) -> list[Markup]:
         if notable
         else ""
     )
-    return [text + Markup(more + ".")]
+    advice = " Compare the options\u2019 likelihoods instead: <code>--ask options</code>."
+    return [text + Markup(more + "." + (advice if notable and results.asking.ask == "generate" else ""))]
 
 
 def _favourite(results: Results) -> list[Markup]:
     favourite = results.score.favourite_option
-    if favourite is None:
+    if favourite is None or favourite.share.low <= results.score.chance_images:
         return []
     text = Markup(
         "Its favourite option is <strong><bdi>{}</bdi></strong>, given in {} replies that could be read ({})"

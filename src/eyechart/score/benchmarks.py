@@ -63,11 +63,12 @@ def load_benchmark(
     if not kept:
         raise UserError(f"{source}: no pair is left; {_reasons(quarantined)}")
     items = tuple(sorted((item for pair in kept for item in pair), key=lambda item: natural(item.id)))
-    notes = [*table.notes, *_notes_on_rows(columns, pairs, kept, quarantined, limit)]
+    notes = [*table.notes, *_notes_on_rows(table.folder, columns, pairs, kept, quarantined, limit)]
     return Benchmark(
         name=_name(root, name),
         source=str(source),
         sha256=exam_hash(items),
+        in_source=2 * len(pairs),
         items=items,
         quarantined=tuple(quarantined),
         notes=(*notes, *_notes_on_answers(kept), *_notes_on_pictures(pictures), *doubtful(items)),
@@ -75,7 +76,10 @@ def load_benchmark(
 
 
 def exam_hash(items: Sequence[Item]) -> str:
-    """A hash of questions, options, answers, pairing and picture bytes; ids, patterns and order play no part."""
+    """A hash of questions, options, answers, pairing and picture bytes; ids, patterns and order play no part.
+
+    Two sets with equal hashes ask the same. `core.records.Benchmark.rows_sha256` tells their labels apart too.
+    """
     pairs: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         said = [item.question, list(item.options), item.answer, item.image_sha256]
@@ -164,6 +168,7 @@ def _reasons(quarantined: Sequence[Quarantined]) -> str:
 
 
 def _notes_on_rows(
+    folder: Path,
     columns: Columns,
     pairs: Sequence[Pair],
     kept: Sequence[tuple[Item, Item]],
@@ -172,6 +177,9 @@ def _notes_on_rows(
 ) -> Iterator[str]:
     if columns.unused:
         yield f"columns not used: {', '.join(columns.unused)}"
+    outside = sum(not item.image.resolve().is_relative_to(folder.resolve()) for pair in kept for item in pair)
+    if outside:
+        yield f"{outside} pictures lie outside the benchmark's folder, where its table points to"
     if "pair_id" not in columns.found:
         yield "paired by MMVP's rule: items 2k-1 and 2k are pair k (same question and options, opposite answers)"
     if quarantined:

@@ -53,7 +53,13 @@ def find_columns(table: Table) -> Columns:
     Raises:
         UserError: two columns say the same, or one that is needed is missing.
     """
-    plain = {re.sub(r"[\s-]+", "_", name.strip()).lower(): name for name in table.columns}
+    plain: dict[str, str] = {}
+    for name in table.columns:
+        same = plain.setdefault(re.sub(r"[\s-]+", "_", name.strip()).lower(), name)
+        if same != name:
+            raise UserError(
+                f"{table.path}: columns {same!r} and {name!r} differ only in case or spacing; drop one"
+            )
     found: dict[str, str] = {}
     for what, aliases in _NAMES.items():
         there = [plain[alias] for alias in aliases if alias in plain]

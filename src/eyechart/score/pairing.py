@@ -45,7 +45,12 @@ def natural(text: str) -> tuple[Any, ...]:
     ['9', '10', 'a2', 'a10']
     """
     parts = re.split(r"(\d+)", text)
-    return (*[(int(part), part) if place % 2 else part for place, part in enumerate(parts)],)
+    return (
+        *[
+            (len(part.lstrip("0")), part.lstrip("0"), part) if place % 2 else part
+            for place, part in enumerate(parts)
+        ],
+    )
 
 
 def read_pairs(table: Table, columns: Columns, *, by_number: bool) -> list[Pair]:

@@ -122,4 +122,4 @@ def pictures_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _stem(name: str) -> str:
-    return str(int(name)) if name.isascii() and name.isdigit() else name
+    return (name.lstrip("0") or "0") if name.isascii() and name.isdigit() else name

@@ -231,16 +231,31 @@ def _score(pairs: Sequence[PairOutcome], replies: Mapping[str, Graded], **option
         chance_pairs=chance,
         chance_images=sum(1 / len(item.options) for item in items) / len(items),
         above_chance="above" if by_pair.low > chance else "below" if by_pair.high < chance else "at",
-        favourite_option=_favourite([replies[item.id].choice for item in items], options["level"]),
+        favourite_option=_favourite(items, replies, options),
     )
 
 
-def _favourite(choices: Iterable[int | None], level: float) -> Favourite | None:
-    counts = Counter(choice for choice in choices if choice is not None)
+def _favourite(
+    items: Sequence[Item], replies: Mapping[str, Graded], options: Mapping[str, Any]
+) -> Favourite | None:
+    """The most frequent option among the replies that were read, with an interval from drawing whole pairs again."""
+    read = [(item.pair_id, choice) for item in items if (choice := replies[item.id].choice) is not None]
+    counts = Counter(choice for _, choice in read)
     if not counts:
         return None
-    choice, times = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return Favourite(label=LETTERS[choice], share=wilson(times, counts.total(), level=level))
+    best = min(counts, key=lambda choice: (-counts[choice], choice))
+    hits, clusters = [choice == best for _, choice in read], [pair_id for pair_id, _ in read]
+    if len(set(clusters)) == 1:
+        whole = Rate(
+            value=sum(hits) / len(hits),
+            low=0.0,
+            high=1.0,
+            hits=sum(hits),
+            n=len(hits),
+            level=options["level"],
+        )
+        return Favourite(label=LETTERS[best], share=whole)
+    return Favourite(label=LETTERS[best], share=cluster_rate(hits, clusters, **options))
 
 
 def _pattern(

@@ -185,7 +185,7 @@ def _objects(path: Path, rows: list[Any]) -> Table:
 def _read_json(path: Path) -> Table:
     try:
         rows = json.loads(_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: no JSON ({error}); one object for each line is .jsonl") from None
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of objects, got {type(rows).__name__}")
@@ -199,7 +199,7 @@ def _read_jsonl(path: Path) -> Table:
             continue
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is no JSON ({error})") from None
     return _objects(path, rows)
 

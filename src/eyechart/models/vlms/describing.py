@@ -36,6 +36,8 @@ def notes_of(prompting: Prompting, proof: Proof) -> tuple[str, ...]:
         )
     if proof.why_no_batches:
         notes.append(f"prompts are answered one at a time: {proof.why_no_batches}")
+    if proof.why_no_cache:
+        notes.append(f"replies are made without a cache: {proof.why_no_cache}")
     if proof.why_not_shared:
         notes.append(f"options are scored with a pass of their own each: {proof.why_not_shared}")
     return tuple(notes)

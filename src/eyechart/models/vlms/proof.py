@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import GenerationConfig
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Prompt
@@ -66,13 +67,12 @@ def prove(model: Any, prompting: Prompting) -> Proof:
             images=(probe_picture(64, 150),),
         ),
     ]
+    steps = _probe_options(prompting.tokenizer)[0]
     config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
     try:
         inputs, other = (prompting.inputs([prompt]) for prompt in prompts)
         mixed = prompting.inputs([Prompt(text=prompts[0].text, images=prompts[1].images)])
-        steps = _probe_options(prompting.tokenizer)[0]
-        alone = [next_scores(model, fed, config, steps) for fed in (inputs, other)]
-        blind = torch.equal(alone[0], next_scores(model, mixed, config, steps))
+        alone = [next_scores(model, fed, config, steps) for fed in (inputs, other, mixed)]
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{type(model).__name__} with one small picture does not fit in the memory of {model.device}; try another "
@@ -83,16 +83,18 @@ def prove(model: Any, prompting: Prompting) -> Proof:
             f"{type(model).__name__} fails on a plain picture with its own processor "
             f"({type(prompting.processor).__name__}): {error}. Do model and processor belong together?"
         ) from error
-    why_no_cache = _cache_misleads(model, prompting, inputs)
+    if why_no_cache := _cache_misleads(model, prompting, inputs):
+        config = greedy_config(model, prompting.tokenizer, max_new_tokens=1, use_cache=False)
+        alone = [next_scores(model, fed, config, steps) for fed in (inputs, other, mixed)]
     towers, why = _towers(model, lambda: run_generate(model, inputs, config))
     positions = image_positions(inputs, prompting.image_token_id)
     seen = towers.flow.positions if towers is not None and towers.flow is not None else None
     return Proof(
         why_not_asked=_DEAF if _same(other, mixed) else "",
-        blind=blind,
+        blind=torch.equal(alone[0], alone[2]),
         towers=towers,
         why_no_towers=why,
-        why_no_batches=_batches(model, prompting, prompts, alone),
+        why_no_batches=_batches(model, prompting, config, prompts, alone[:2]),
         why_no_cache=why_no_cache,
         why_not_shared=why_no_cache or _shares(model, prompting, prompts[0]),
         image_ids_hold=positions is not None and (seen is None or set(seen) <= set(positions)),
@@ -126,13 +128,17 @@ def _towers(model: Any, run: Any) -> tuple[Towers | None, str]:
         return None, str(error)
 
 
-def _batches(model: Any, prompting: Prompting, prompts: Sequence[Prompt], alone: Sequence[Tensor]) -> str:
+def _batches(
+    model: Any,
+    prompting: Prompting,
+    config: GenerationConfig,
+    prompts: Sequence[Prompt],
+    alone: Sequence[Tensor],
+) -> str:
     """Why prompts cannot share a batch: it fails, or a row is not what it is alone."""
-    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    steps = _probe_options(prompting.tokenizer)[0]
     try:
-        together = next_scores(
-            model, prompting.inputs(prompts), config, _probe_options(prompting.tokenizer)[0]
-        )
+        together = next_scores(model, prompting.inputs(prompts), config, steps)
     except REFUSALS as error:
         return f"a batch of two prompts with pictures of different sizes fails: {str(error)[:200]}"
     if not all(agree(one[0], row, model.dtype) for one, row in zip(alone, together, strict=True)):
@@ -165,7 +171,9 @@ def _cache_misleads(model: Any, prompting: Prompting, inputs: Inputs) -> str:
         return ""
     if not agree(once, uncached, model.dtype):
         return ""
-    return f"decoding with its cache differs from its forward pass by {float((once - cached).abs().max()):.2g}"
+    return (
+        f"decoding with its cache differs from its forward pass by {float((once - cached).abs().max()):.2g}"
+    )
 
 
 def _shares(model: Any, prompting: Prompting, prompt: Prompt) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutput
 
 from eyechart.models.vlms.generating import endless, forced_scores, run_generate
 from eyechart.models.vlms.prompting import Inputs
@@ -63,7 +63,7 @@ def whole(model: Any, inputs: Inputs, option: Sequence[int]) -> TokenScores:
     """
     ids, length, count = inputs["input_ids"], inputs["input_ids"].shape[1], len(option)
     beside = {key: value for key, value in inputs.items() if key != "input_ids"}
-    longer = model._update_model_kwargs_for_generation(ModelOutput(), beside, num_new_tokens=count)
+    longer = model._update_model_kwargs_for_generation(CausalLMOutput(), beside, num_new_tokens=count)
 
     def stretched(value: Any) -> Any:
         runs_along = isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == length

@@ -7,7 +7,7 @@ is found by following the image through a forward pass (`dataflow.py`). Dotted n
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -115,28 +115,8 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
     vision_blocks, excluded_vision = blocks_of(vision, names, skip=())
     language, lists, excluded = _language_tower(base, embeddings, vision, names)
     blocks, is_encoder, others = _reading_blocks(base, language, lists)
-    width = int(embeddings.weight.shape[-1])
-    norm = _final_norm(language, blocks)
-    bridge_names: tuple[str, ...] = ()
-    flow = None
-    if run is not None:
-        flow = follow(
-            model,
-            run,
-            vision=vision,
-            vision_blocks=vision_blocks,
-            language=language,
-            stack=_holder_of(language, blocks),
-            language_blocks=blocks,
-            cross_blocks=cross_blocks(language, vision, blocks),
-            embeddings=embeddings,
-            width=width,
-        )
-        bridge_names = flow.bridge
-        norm = model.get_submodule(flow.final_norm) if flow.final_norm else None
-    head = _output_embeddings(base)
-    sites = (*_sites("vision", vision_blocks, names), *_sites("language", blocks, names))
-    return Towers(
+    norm, head = _final_norm(language, blocks), _output_embeddings(base)
+    bare = Towers(
         vision=vision,
         vision_name=names[id(vision)],
         vision_blocks=vision_blocks,
@@ -150,12 +130,34 @@ def resolve_towers(model: nn.Module, *, run: Callable[[], object] | None = None)
         lm_head_name=names.get(id(head)),
         final_norm=norm,
         final_norm_name=names.get(id(norm)),
-        width=width,
-        bridge=tuple(model.get_submodule(name) for name in bridge_names),
-        bridge_names=bridge_names,
-        flow=flow,
+        width=int(embeddings.weight.shape[-1]),
         excluded=(*excluded_vision, *excluded, *others),
-        sites=sites,
+        sites=(*_sites("vision", vision_blocks, names), *_sites("language", blocks, names)),
+    )
+    return bare if run is None else _followed(model, bare, run)
+
+
+def _followed(model: nn.Module, bare: Towers, run: Callable[[], object]) -> Towers:
+    """The same towers with what a forward pass shows: the bridge between them and the norm that ends the second."""
+    flow = follow(
+        model,
+        run,
+        vision=bare.vision,
+        vision_blocks=bare.vision_blocks,
+        language=bare.language,
+        stack=_holder_of(bare.language, bare.language_blocks),
+        language_blocks=bare.language_blocks,
+        cross_blocks=cross_blocks(bare.language, bare.vision, bare.language_blocks),
+        embeddings=bare.embeddings,
+        width=bare.width,
+    )
+    return replace(
+        bare,
+        final_norm=model.get_submodule(flow.final_norm) if flow.final_norm else None,
+        final_norm_name=flow.final_norm,
+        bridge=tuple(model.get_submodule(name) for name in flow.bridge),
+        bridge_names=flow.bridge,
+        flow=flow,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.geometry import Geometry
@@ -189,7 +190,7 @@ class VLM:
         """
         self.require(Capability.GENERATE, for_="generating replies")
         self._check_text_only(prompts)
-        config = greedy_config(self.model, self.tokenizer, max_new_tokens=max_new_tokens)
+        config = self._greedy(max_new_tokens)
         replies = [""] * len(prompts)
         with undisturbed(self.model, self.processor):
             for places in self._batches(prompts):
@@ -218,7 +219,7 @@ class VLM:
         if not options or not all(options):
             raise UserError(f"options must be one or more texts that are not empty, got {list(options)!r}")
         self._check_text_only([prompt])
-        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        config = self._greedy(1)
         way = forced if self.proof.why_not_shared else shared
         with undisturbed(self.model, self.processor):
             inputs = self.prompting.inputs([prompt])
@@ -308,7 +309,7 @@ class VLM:
             UserError: there is no such layer.
         """
         towers = self.towers
-        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        config = self._greedy(1)
         found = []
         with undisturbed(self.model, self.processor):
             for image in images:
@@ -361,6 +362,10 @@ class VLM:
         bare = last in self.tokenizer.all_special_ids or not self.tokenizer.decode([last]).strip()
         return "" if bare else " "
 
+    def _greedy(self, max_new_tokens: int) -> GenerationConfig:
+        use_cache = not self.proof.why_no_cache
+        return greedy_config(self.model, self.tokenizer, max_new_tokens=max_new_tokens, use_cache=use_cache)
+
     def _batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Places of prompts that go through the model together: as many images each, or one by one."""
         if self.proof.why_no_batches:
@@ -379,7 +384,7 @@ class VLM:
     @cached_property
     def why_no_text_only(self) -> str:
         """Why the model cannot answer a prompt without an image; empty when it can."""
-        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        config = self._greedy(1)
         with undisturbed(self.model, self.processor):
             try:
                 generate_new(self.model, self.prompting.inputs([Prompt(text="Hello.")]), config)
@@ -400,7 +405,7 @@ class VLM:
         named = image_positions(inputs, self.prompting.image_token_id) if self.proof.image_ids_hold else None
         if named is not None:
             return named
-        config = greedy_config(self.model, self.tokenizer, max_new_tokens=1)
+        config = self._greedy(1)
         with undisturbed(self.model, self.processor):
             towers = resolve_towers(self.model, run=lambda: run_generate(self.model, inputs, config))
         assert towers.flow is not None
