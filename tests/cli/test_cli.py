@@ -177,3 +177,14 @@ def test_user_errors_of_commands_reach_the_person(capsys, monkeypatch):
 
     monkeypatch.setattr("eyechart.report.write_report", refuse)
     assert run(capsys, "report", "runs/x") == (2, "", "error: runs/x is no run folder\n")
+
+
+def test_one_model_that_cannot_be_examined_does_not_end_the_others(capsys, tmp_path, checkpoint_dir):
+    on = draw_pictures(tmp_path / "pictures", pairs=2, seed=0)
+    models = [str(checkpoint_dir("dinov2")), str(checkpoint_dir("llava"))]
+    words = ["--on", str(on), "--reference", "none", "--max-new-tokens", "2", "--out", str(tmp_path / "runs")]
+    code, _, err = run(capsys, "exam", *models, *words)
+    assert code == 2
+    assert "error: 1 of 2 exams were not held" in err
+    assert models[0] in err
+    assert len(list((tmp_path / "runs").glob("exam-*/report.html"))) == 1

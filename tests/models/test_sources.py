@@ -163,3 +163,11 @@ def test_loaders_are_reached_through_the_package() -> None:
     assert load_encoder is the_same
     with pytest.raises(AttributeError, match="has no attribute 'load_nothing'"):
         eyechart.models.load_nothing  # noqa: B018
+
+
+def test_a_mistyped_folder_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "ck" / "llava").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no folder 'ck/lava' here\. Did you mean 'ck/llava'"):
+        parse_source("ck/lava")
+    assert parse_source("org/lava").kind == "hub"

@@ -95,6 +95,8 @@ def test_what_models_and_files_say_is_text_and_never_markup(folder, tmp_path, re
 
 
 def test_every_rate_stands_with_its_interval_and_n(folder, tmp_path, read_page):
+    leaning = {"value": 0.9, "low": 0.7, "high": 0.97, "hits": 18, "n": 20, "level": 0.95}
+    folder.block["score"]["favourite_option"] = {"label": "A", "share": leaning}
     root = written(folder, tmp_path, read_page)
     for rate in all_rates(folder.block):
         text = f"{rate['value']:.1%} [{rate['low']:.1%}, {rate['high']:.1%}], n={rate['n']}"

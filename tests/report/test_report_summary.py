@@ -88,3 +88,32 @@ def test_the_sentences_for_a_terminal_are_those_of_the_page(folder, tmp_path, re
     assert len(sentences) >= 5
     for sentence in sentences:
         assert "".join(sentence.split()) in "".join(said.split())
+
+
+def test_where_most_replies_are_unread_the_score_is_not_set_against_chance(folder, tmp_path, read_page):
+    folder.block["score"]["unread"].update(value=0.9, hits=20)
+    folder.block["score"]["above_chance"] = "below"
+    folder.block["asking"]["ask"] = "generate"
+    text = section(written(folder, tmp_path, read_page), "summary").text
+    assert "guessing" not in text
+    assert "--ask options" in text
+
+
+def test_an_even_choice_has_no_favourite(folder, tmp_path, read_page):
+    share = {"value": 0.5, "low": 0.3, "high": 0.7, "hits": 10, "n": 20, "level": 0.95}
+    folder.block["score"]["favourite_option"] = {"label": "A", "share": share}
+    assert "favourite" not in section(written(folder, tmp_path, read_page), "summary").text
+
+
+def test_what_was_left_out_and_an_adapter_are_told(folder, tmp_path, read_page):
+    folder.block["benchmark"]["quarantined"] = 3
+    folder.block["model"]["adapter"] = {"id": "adapters/lora", "sha256": "0"}
+    said = " ".join(summary_sentences(written_to(folder, tmp_path)))
+    assert "3 entries of the benchmark could not be used" in said
+    assert "with the adapter lora" in said or "with the adapter adapters/lora" in said
+
+
+def written_to(folder, tmp_path):
+    run = tmp_path / "run"
+    write_report(folder.write(run))
+    return run
