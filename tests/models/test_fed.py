@@ -15,6 +15,7 @@ from transformers.vision_utils import get_vision_window_index
 from checkpoint_parts import build, clip_images, language, tower
 from checkpoints import VLMS
 from eyechart.core.errors import Incapable
+from eyechart.models import provenance
 from eyechart.models.fed import Fed, fed_features, pool
 from eyechart.models.geometry import tower_geometry
 from eyechart.models.geometry.inputs import picture_inputs
@@ -395,3 +396,13 @@ def test_tokens_are_put_in_reading_order() -> None:
     assert reading_order(cells).tolist() == [3, 4, 2, 1, 5, 6, 0]
     assert grids_of(cells) == ((2, 2), (1, 1))
     assert grids_of(cells[:3]) == ()
+
+
+def test_what_merges_tokens_inside_the_tower_is_no_state_of_them():
+    watch = provenance._Watch(widths=frozenset({32, 16}))
+    watch.keep(2, "", torch.randn(1, 96, 32))
+    watch.keep(2, "downsample", torch.randn(24, 32, 1, 1))
+    watch.keep(2, "neck.norm", torch.randn(1, 16, 8, 12))  # a map of 96 tokens, features on its second axis
+    watch.keep(2, "norm", torch.randn(1, 96, 32))
+    kept = [(state.norm, len(state.prints), state.width) for state in watch.trace().states]
+    assert kept == [("", 96, 32), ("neck.norm", 96, 16), ("norm", 96, 32)]

@@ -232,9 +232,10 @@ def _unmatched(model: Any, inputs: Outputs, towers: Parts, first: Trace) -> _Pla
     second = traced(model, _random(inputs, seed=1), towers, states=False)
     for place, calls in first.entered.items():
         if not all(torch.equal(a, b) for a, b in zip(calls, second.entered[place], strict=True)):
-            rows = len(joined(calls, "last"))
+            axes: Axes = "map" if calls[0].ndim == 4 and calls[0].shape[1] in first.widths else "last"
+            rows = len(joined(calls, axes))
             return _Plan(
-                sources=((place, "last"),),
+                sources=((place, axes),),
                 order=torch.arange(rows),
                 cells=torch.tensor([[0, -1, -1]]).repeat(rows, 1),
                 grids=(),

@@ -104,13 +104,24 @@ class _Watch:
     found: list[State] = field(default_factory=list)
     entered: dict[Place, list[Tensor]] = field(default_factory=dict)
     last: int = -1
+    tokens: int = 0
+    """Rows of the block state kept last."""
 
     def keep(self, layer: int, norm: str, tree: Any) -> None:
+        """Keep a block's state, or what a closing norm makes of it.
+
+        A norm keeps one row a token; what has another number of rows (a convolution that merges patches, a map read
+        along the wrong axis) says nothing of tokens and is let go.
+        """
         tensor = next(float_tensors(tree), None)
         if tensor is None or tensor.ndim < 2:
             return
         for axes in _axes(tensor, self.widths):
             rows = as_rows(tensor, axes)
+            if norm and len(rows) != self.tokens:
+                continue
+            if not norm:
+                self.tokens = len(rows)
             state = State(layer=layer, norm=norm, width=rows.shape[1], prints=fingerprints(rows))
             self.found.append(state)
 
