@@ -569,3 +569,39 @@ def test_a_source_that_is_not_there_or_not_clear(tmp_path, drawn):
 def test_a_table_one_folder_down(mmvp):
     folder = mmvp(mmvp_rows(2))
     assert len(load_benchmark(folder.parent).items) == 4
+
+
+def test_a_table_cut_by_semicolons_says_the_same(drawn, tmp_path):
+    rows = [row | {"options": json.dumps(row["options"])} for row in paired_rows(drawn(4))]
+    commas = write_csv(tmp_path / "commas.csv", rows)
+    semicolons = write_csv(tmp_path / "semicolons.csv", rows, delimiter=";")
+    assert load_benchmark(semicolons).rows_sha256 == load_benchmark(commas).rows_sha256
+
+
+def test_two_columns_that_differ_in_case_alone_are_refused(drawn, tmp_path):
+    rows = [row | {"options": json.dumps(row["options"]), "Answer": "A"} for row in paired_rows(drawn(2))]
+    table = write_csv(tmp_path / "t.csv", rows)
+    with pytest.raises(UserError, match="columns 'answer' and 'Answer' differ only in case or spacing"):
+        load_benchmark(table)
+
+
+def test_what_lies_outside_the_folder_is_noted_and_what_was_not_taken_is_counted(drawn, tmp_path):
+    rows = [row | {"options": json.dumps(row["options"])} for row in paired_rows(drawn(4))]
+    inner = [row | {"image": f"../{row['image']}"} for row in rows]
+    outside = load_benchmark(write_csv(tmp_path / "inner" / "t.csv", inner), limit=1)
+    assert "2 pictures lie outside the benchmark's folder, where its table points to" in outside.notes
+    assert (len(outside.items), outside.in_source) == (2, 4)
+    assert not any("outside" in note for note in load_benchmark(write_csv(tmp_path / "t.csv", rows)).notes)
+
+
+def test_ids_of_any_length_are_sorted(drawn, tmp_path):
+    rows = [row | {"options": json.dumps(row["options"])} for row in paired_rows(drawn(2))]
+    rows[0]["id"] = "9" * 5000
+    assert load_benchmark(write_csv(tmp_path / "t.csv", rows)).items[0].id == "9" * 5000
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_json_nested_without_end_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"(no|is no) JSON"):
+        load_benchmark(tmp_path / name)

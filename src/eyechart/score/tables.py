@@ -115,6 +115,9 @@ def _text(path: Path) -> str:
 
 def _read_delimited(path: Path, delimiter: str) -> Table:
     text = _text(path)
+    top = text.partition("\n")[0]
+    if delimiter == "," and "," not in top and ";" in top:
+        delimiter = ";"  # what spreadsheets write where the comma is the decimal sign
     notes: tuple[str, ...] = ()
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))

@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
 from eyechart.core.devices import DTYPES, pick_device
@@ -113,9 +112,10 @@ def _check_kind(config: Any, source: Source) -> None:
         what = "an image encoder, which cannot answer; use it as --reference"
     else:
         what = "a model of a kind that transformers does not load for images and text"
-    known = ", ".join(sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
+    examples = "llava, qwen2_5_vl, smolvlm, paligemma, gemma3, mllama"
     raise UserError(
-        f"{source.name!r} is {what} (model_type {kind!r}). Expected a vision-language checkpoint of one of: {known}"
+        f"{source.name!r} is {what} (model_type {kind!r}). Expected a vision-language checkpoint: of a kind "
+        f"that transformers' AutoModelForImageTextToText loads, such as {examples}"
     )
 
 

@@ -81,7 +81,7 @@ def prove(model: Any, prompting: Prompting) -> Proof:
     except REFUSALS as error:
         raise UserError(
             f"{type(model).__name__} fails on a plain picture with its own processor "
-            f"({type(prompting.processor).__name__}): {error}. Do model and processor belong together?"
+            f"({type(prompting.processor).__name__}): {type(error).__name__}: {error}. Do model and processor belong together?"
         ) from error
     if why_no_cache := _cache_misleads(model, prompting, inputs):
         config = greedy_config(model, prompting.tokenizer, max_new_tokens=1, use_cache=False)
