@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import eyechart
+from checkpoints import VLMS
 from eyechart.cli import main
 from eyechart.core.errors import UserError
 from eyechart.exam import ExamConfig, examine, plan
@@ -236,9 +237,7 @@ def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["smolvlm", "paligemma", "qwen2_5_vl", "mllama", "instructblip", "gemma3", "internvl"]
-)
+@pytest.mark.parametrize("name", VLMS)
 def test_every_architecture_is_examined(name, checkpoint_dir, options, tmp_path):
     result = examine(str(checkpoint_dir(name)), out=tmp_path / "run", **options, limit=2)
     block = result.results["eyechart"]
