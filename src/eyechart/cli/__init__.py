@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import doctor, exam, lists, report
+from eyechart.cli import doctor, exam, lists, report, world
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("exam")(exam.run_exam)
 app.command("report")(report.render_again)
+app.add_typer(world.app, name="world")
 app.add_typer(lists.app, name="list")
 app.command("doctor")(doctor.check_machine)
 

@@ -1,0 +1,41 @@
+"""Trained models as stored checkpoints: float16 files that `from_pretrained` loads as float32."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from eyechart.core.files import write_json
+
+
+def export(model: PreTrainedModel, folder: Path, *companions: Any) -> Path:
+    """Write a model as float16 safetensors whose config says float32, and beside it what it is used with.
+
+    Args:
+        companions: processors or tokenizers; each is saved by its `save_pretrained`.
+
+    Raises:
+        ValueError: a weight is too large for float16, or not finite.
+    """
+    stored = copy.deepcopy(model).to("cpu").to(torch.float16)
+    for name, value in stored.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds values that float16 cannot hold")
+    stored.save_pretrained(folder)
+    for companion in companions:
+        companion.save_pretrained(folder)
+    path = folder / "config.json"
+    write_json(path, _as_float32(json.loads(path.read_text())))
+    return folder
+
+
+def _as_float32(config: Any) -> Any:
+    """The config with every `dtype` in it, at any depth, made float32."""
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: "float32" if key == "dtype" and value else _as_float32(value) for key, value in config.items()
+    }

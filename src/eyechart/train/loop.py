@@ -1,0 +1,300 @@
+"""The one training loop: the HF Trainer fed by a function of the step, so that a resumed run is the unbroken one."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy import ndarray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from eyechart.core.errors import UserError
+from eyechart.core.files import write_json
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Any]
+"""Tensors by name, as the objective takes them; the loop moves them to the model's device."""
+
+Objective = Callable[[nn.Module, Batch], Tensor]
+"""The loss of a model on a batch: one finite number with a gradient."""
+
+Batches = Callable[[int], Batch]
+"""The batch of a step, counted from 0. It must be a function of the step alone: no generator that remembers."""
+
+Report = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train; every name is the one of `transformers.TrainingArguments` and means the same."""
+
+    max_steps: int
+    per_device_train_batch_size: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.98
+    adam_epsilon: float = 1e-8
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: int = 100
+    max_grad_norm: float = 1.0
+    logging_steps: int = 20
+    save_steps: int = 200
+    dataloader_num_workers: int = 0
+    bf16: bool = False
+    """For GPUs; on a CPU without bf16 units it is many times slower than float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one."""
+        for name in ("max_steps", "per_device_train_batch_size", "logging_steps", "save_steps"):
+            if (given := getattr(self, name)) < 1:
+                raise UserError(f"{name} is {given}; it must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shuffled:
+    """Which items make up the batch of a step: every epoch in an order of its own, its last odd items left out."""
+
+    items: int
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse batches larger than the set."""
+        if not 1 <= self.batch_size <= self.items:
+            raise UserError(
+                f"batches of {self.batch_size} out of {self.items} items: need 1 <= batch <= items"
+            )
+
+    def at(self, step: int) -> tuple[int, Int64[ndarray, " batch"]]:
+        """The epoch of a step, counted from 0, and the indices of its items."""
+        epoch, turn = divmod(step, self.items // self.batch_size)
+        order = _order(self.items, self.seed, epoch)
+        return epoch, order[turn * self.batch_size : (turn + 1) * self.batch_size]
+
+
+@lru_cache(maxsize=4)
+def _order(items: int, seed: int, epoch: int) -> Int64[ndarray, " items"]:
+    return np.random.default_rng((seed, epoch)).permutation(items)
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    settings: Settings,
+    folder: Path,
+    *,
+    identity: Mapping[str, Any] | None = None,
+    after_step: Callable[[nn.Module, int], None] | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Train `model` in place, from the newest whole checkpoint in `folder` if there is one.
+
+    A run that was killed and started again with the same arguments ends with the weights of the unbroken one:
+    weights, optimiser, schedule and all random states are restored, and a step's batch depends on the step alone.
+
+    Args:
+        objective: gets the model in training mode and the batch.
+        batches: gets the step, counted from 0.
+        folder: `checkpoint-N` (the newest only), `loss.jsonl` and `settings.json` are written there.
+        identity: anything else that makes the run what it is (data, sizes); a folder with another one is refused.
+        after_step: called after each optimiser step with the model and the number of steps done, for averages
+            of weights and the like; what it changes must be in the model's state.
+        report: called after each step with "train", steps done and steps in all.
+
+    Returns:
+        The folder of the last checkpoint, which holds the trained weights.
+
+    Raises:
+        UserError: the folder belongs to a run with other settings.
+        FloatingPointError: a loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, {"settings": asdict(settings), "identity": dict(identity or {})})
+    newest = _newest_checkpoint(folder)
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(settings, folder),
+        callbacks=[_Watch(folder, after_step, report)],
+    )
+    trainer.objective, trainer.batches = objective, batches
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    return folder / f"checkpoint-{settings.max_steps}"
+
+
+def _arguments(settings: Settings, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        **asdict(settings),
+        save_strategy="steps",
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+def _claim(folder: Path, wanted: dict[str, Any]) -> None:
+    """Write down what runs here, or refuse a folder in which something else began."""
+    path = folder / "settings.json"
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    there, here = json.loads(path.read_text()), json.loads(json.dumps(wanted))
+    differing = [
+        f"{key} was {there[part].get(key)!r}, now {here[part].get(key)!r}"
+        for part in here
+        for key in sorted(there[part].keys() | here[part].keys())
+        if there[part].get(key) != here[part].get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder} holds a run with other settings ({'; '.join(differing)}). Name another folder, or remove it"
+        )
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; the Trainer writes `trainer_state.json` last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (FileNotFoundError, ValueError):
+            logger.warning("%s was not written to its end and is removed", path)
+            shutil.rmtree(path)
+        else:
+            return path
+    return None
+
+
+class _Steps(Dataset[Batch]):
+    """Batches as a data set: item number n is the whole batch of step n."""
+
+    def __init__(self, batches: Batches, count: int) -> None:
+        self._batches, self._count = batches, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._batches(step)
+
+
+def _only(batches: list[Batch]) -> Batch:
+    return batches[0]
+
+
+class _Trainer(Trainer):
+    objective: Objective
+    batches: Batches
+
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """One pass over all steps, in order; on resuming, the Trainer skips by step without making a batch."""
+        return DataLoader(
+            _Steps(self.batches, self.args.max_steps),
+            batch_size=1,
+            collate_fn=_only,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def compute_loss(  # type: ignore[override]
+        self, model: nn.Module, inputs: Batch, **kwargs: Any
+    ) -> Tensor:
+        """The objective's loss, which must be finite."""
+        loss = self.objective(model, inputs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
+        return loss
+
+
+class _Watch(TrainerCallback):
+    """Progress, the loss log, and what is to be done after each step."""
+
+    def __init__(
+        self, folder: Path, after_step: Callable[[nn.Module, int], None] | None, report: Report | None
+    ) -> None:
+        self._log = folder / "loss.jsonl"
+        self._after_step, self._report = after_step, report
+        self._began, self._first = time.monotonic(), 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop what was logged after the checkpoint this run continues from."""
+        self._began, self._first = time.monotonic(), state.global_step
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        kept = [
+            line for line in lines if line.endswith("}") and json.loads(line)["step"] <= state.global_step
+        ]
+        self._log.write_text("".join(f"{line}\n" for line in kept))
+        if self._report is not None:
+            self._report("train", state.global_step, state.max_steps)
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Let the caller do his part; the Trainer counts the step only after this."""
+        if self._after_step is not None and model is not None:
+            self._after_step(model, state.global_step + 1)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Report progress."""
+        if self._report is not None:
+            self._report("train", state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append the mean loss since the last line, with rate and time left."""
+        if logs is None or "loss" not in logs:
+            return
+        passed = time.monotonic() - self._began
+        rate = (state.global_step - self._first) / max(passed, 1e-9)
+        line = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
+        line |= {"grad_norm": float(logs["grad_norm"]), "seconds": round(passed, 1)}
+        with self._log.open("a") as out:
+            out.write(json.dumps(line) + "\n")
+        logger.info(
+            "step %d of %d, loss %.4f, %.2f steps/s, %.1f min left",
+            state.global_step,
+            state.max_steps,
+            logs["loss"],
+            rate,
+            (state.max_steps - state.global_step) / rate / 60,
+        )

@@ -1,0 +1,255 @@
+"""Questions packed for training a VLM: several on one picture share its tokens, and none sees another.
+
+A row is the picture's prefix (`USER: ` and its patches) followed by segments, each a question with its answer. A
+segment attends to the prefix and to itself, and its positions go on from the prefix's end; so every answer has the
+loss it would have alone, while the picture is read once. Rows without a picture hold segments only.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16, Float32, Int32, Int64
+from numpy import ndarray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from eyechart.train.prompts import IMAGE, answered, prompt
+
+Features = Float16[ndarray, "picture patch dim"] | Float32[ndarray, "picture patch dim"]
+
+NO_TARGET = -100
+"""In `targets`, where nothing is to be predicted: torch's own mark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A question and its answer: on the picture at this place of the features, or on none."""
+
+    picture: int | None
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """Examples as tokens, one after another in flat arrays, without what comes before the picture."""
+
+    prefix: tuple[int, ...]
+    """What comes before a picture's patches."""
+
+    tokens: Int32[ndarray, " token"]
+    starts: Int64[ndarray, " border"]
+    """Where each segment starts in `tokens`, and the end."""
+
+    answers: Int64[ndarray, " segment"]
+    """Where in `tokens` each segment's answer starts."""
+
+    pictures: Int64[ndarray, " segment"]
+    """The place of each segment's picture, -1 for none."""
+
+
+def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Segments:
+    """Examples as the tokens of their whole training texts.
+
+    Raises:
+        ValueError: there are none, or the tokens of a prompt are not those that its whole text begins with.
+    """
+    if not examples:
+        raise ValueError("0 examples were given; training needs at least 1")
+    seen = [example.picture is not None for example in examples]
+    texts = [answered(one.text, one.answer, image=shown) for one, shown in zip(examples, seen, strict=True)]
+    prompts = [prompt(one.text, image=shown) for one, shown in zip(examples, seen, strict=True)]
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    prefix = tuple(_ids(tokenizer, [prompt("a", image=True)])[0])
+    prefix = prefix[: prefix.index(image_id)]
+    segments, answers, total = [], [], 0
+    for text, whole, asked, shown in zip(texts, _ids(tokenizer, texts), _ids(tokenizer, prompts), seen, strict=True):
+        if whole[: len(asked)] != asked:
+            raise ValueError(f"the answer melts into the prompt's last token in {text!r}")
+        cut = len(prefix) + 1 if shown else 0
+        segments.append(np.array(whole[cut:], np.int32))
+        answers.append(total + len(asked) - cut)
+        total += len(whole) - cut
+    return Segments(
+        prefix=prefix,
+        tokens=np.concatenate(segments),
+        starts=np.cumsum([0, *map(len, segments)], dtype=np.int64),
+        answers=np.array(answers, np.int64),
+        pictures=np.array([-1 if one.picture is None else one.picture for one in examples], np.int64),
+    )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def pack(segments: Segments, *, patches: int, longest: int) -> list[Int64[ndarray, " segment"]]:
+    """The segments of each row: those of one picture, or of none, as many as fit into `longest` tokens."""
+    lengths = np.diff(segments.starts)
+    rows: list[Int64[ndarray, " segment"]] = []
+    order = np.argsort(segments.pictures, kind="stable")
+    borders = np.flatnonzero(np.diff(segments.pictures[order])) + 1
+    for group in np.split(order, borders):
+        head = 0 if segments.pictures[group[0]] < 0 else len(segments.prefix) + patches
+        rows.extend(_filled(group, lengths, longest - head))
+    return rows
+
+
+def _filled(
+    group: Int64[ndarray, " segment"], lengths: Int64[ndarray, " all"], room: int
+) -> Iterator[Int64[ndarray, " part"]]:
+    start, used = 0, 0
+    for place, segment in enumerate(group):
+        if used and used + lengths[segment] > room:
+            yield group[start:place]
+            start, used = place, 0
+        used += int(lengths[segment])
+    yield group[start:]
+
+
+class PackedBatches:
+    """Batches of rows of like length with a fixed number of examples or a few more, each a function of the step alone.
+
+    In an epoch every example comes once, but for the last odd ones.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        features: Features,
+        *,
+        image_id: int,
+        pad_id: int,
+        examples: int,
+        longest: int = 256,
+        seed: int = 0,
+    ) -> None:
+        """Take tokenised examples and the features of the pictures they speak of.
+
+        Args:
+            features: what the projector reads of each picture.
+            examples: in a batch; the row that reaches the number is its last.
+            longest: tokens of a row; a single example may be longer.
+
+        Raises:
+            ValueError: there are fewer examples than a batch needs, or one speaks of a picture without features.
+        """
+        if examples > len(segments.answers):
+            raise ValueError(f"batches of {examples} out of {len(segments.answers)} examples cannot be made")
+        if segments.pictures.max() >= len(features):
+            raise ValueError(
+                f"an example speaks of picture {segments.pictures.max()}, there are {len(features)}"
+            )
+        self.segments, self.features = segments, features
+        self._image_id, self._pad_id, self._examples, self._seed = image_id, pad_id, examples, seed
+        self.rows = pack(segments, patches=features.shape[1], longest=longest)
+        self._epoch = lru_cache(maxsize=4)(self._drawn)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """The batch of a step, as `answer_loss` takes it."""
+        return self.collated([self.rows[row] for row in self.at(step)])
+
+    def at(self, step: int) -> list[int]:
+        """The rows of a step's batch."""
+        epoch, before = 0, 0
+        while step - before >= len(self._epoch(epoch)):
+            before += len(self._epoch(epoch))
+            epoch += 1
+        return self._epoch(epoch)[step - before]
+
+    def _drawn(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch: rows in a drawn order, sorted by length within pools, cut by examples."""
+        rng = np.random.default_rng((self._seed, epoch))
+        order = rng.permutation(len(self.rows))
+        sizes = np.array([len(row) for row in self.rows])
+        lengths = np.array([self._length(row) for row in self.rows])
+        ends = list(accumulate(int(size) for size in sizes[order]))
+        pool = 32 * self._examples
+        cuts = [bisect_right(ends, border) for border in range(0, ends[-1] + pool, pool)]
+        batches: list[list[int]] = []
+        for start, end in pairwise([*cuts, len(order)]):
+            part = order[start:end]
+            batches.extend(self._cut(part[np.argsort(lengths[part], kind="stable")].tolist(), sizes))
+        return [batches[place] for place in rng.permutation(len(batches))]
+
+    def _cut(self, rows: list[int], sizes: Int64[ndarray, " row"]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        held = 0
+        for row in rows:
+            batch.append(row)
+            held += int(sizes[row])
+            if held >= self._examples:
+                yield batch
+                batch, held = [], 0
+        if held >= self._examples // 2:
+            yield batch
+
+    def _length(self, row: Int64[ndarray, " segment"]) -> int:
+        starts = self.segments.starts
+        return self._head(row) + int((starts[row + 1] - starts[row]).sum())
+
+    def _head(self, row: Int64[ndarray, " segment"]) -> int:
+        shown = self.segments.pictures[row[0]] >= 0
+        return len(self.segments.prefix) + self.features.shape[1] if shown else 0
+
+    def collated(self, rows: Sequence[Int64[ndarray, " segment"]]) -> dict[str, Tensor]:
+        """Rows as tensors, padded on the right.
+
+        Returns:
+            `input_ids`, `positions` and `targets` (row, token), where a target is the token that follows an answer's
+            place, or `NO_TARGET`; `mask` (row, 1, query, key), True where a token may look; `features`
+            (picture, patch, dim) of the rows that have a picture, in order.
+        """
+        length = max(self._length(row) for row in rows)
+        ids = np.full((len(rows), length), self._pad_id, np.int64)
+        positions = np.zeros((len(rows), length), np.int64)
+        targets = np.full((len(rows), length), NO_TARGET, np.int64)
+        groups = np.full((len(rows), length), -1, np.int64)
+        for number, row in enumerate(rows):
+            self._fill(row, ids[number], positions[number], targets[number], groups[number])
+        pictures = [int(self.segments.pictures[row[0]]) for row in rows if self.segments.pictures[row[0]] >= 0]
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "positions": torch.from_numpy(positions),
+            "targets": torch.from_numpy(targets),
+            "mask": visible(torch.from_numpy(groups)),
+            "features": torch.from_numpy(np.ascontiguousarray(self.features[pictures])),
+        }
+
+    def _fill(
+        self,
+        row: Int64[ndarray, " segment"],
+        ids: Int64[ndarray, " token"],
+        positions: Int64[ndarray, " token"],
+        targets: Int64[ndarray, " token"],
+        groups: Int64[ndarray, " token"],
+    ) -> None:
+        """Write one row in place; group 0 is the picture's prefix, 1 and on the segments, -1 padding."""
+        said, head = self.segments, self._head(row)
+        ids[:head] = self._image_id
+        ids[: len(said.prefix) if head else 0] = said.prefix if head else ()
+        positions[:head] = np.arange(head)
+        groups[:head] = 0
+        place = head
+        for number, segment in enumerate(row, start=1):
+            start, end, answer = said.starts[segment], said.starts[segment + 1], said.answers[segment]
+            stop, first = place + int(end - start), place + int(answer - start)
+            ids[place:stop] = said.tokens[start:end]
+            positions[place:stop] = np.arange(head, head + end - start)
+            targets[first - 1 : stop - 1] = said.tokens[answer:end]
+            groups[place:stop] = number
+            place = stop
+
+
+def visible(groups: Int64[Tensor, "row token"]) -> Bool[Tensor, "row 1 token token"]:
+    """Which tokens each token may look at: earlier ones, of its own segment or of the picture's prefix."""
+    query, key = groups[:, :, None], groups[:, None, :]
+    causal = torch.ones(groups.shape[1], groups.shape[1], dtype=torch.bool).tril()
+    allowed: Tensor = ((query == key) | ((key == 0) & (query > 0))) & causal
+    return allowed[:, None]

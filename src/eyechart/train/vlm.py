@@ -1,0 +1,203 @@
+"""A LLaVA from a CLIP and a language model, both trained before: joined, frozen in part, its loss on answers.
+
+The architecture is LLaVA 1.5's (arXiv 2310.03744): the patches of the vision tower's last layer but one, a two-layer
+projector, the language model. The tower stays frozen, so what the projector reads is computed once for each picture.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPModel,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from eyechart.core.devices import seeded
+from eyechart.core.files import write_json
+from eyechart.train.packs import NO_TARGET, Features
+from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
+
+logger = logging.getLogger(__name__)
+
+FED_LAYER = -2
+"""The layer of the vision tower that the projector reads."""
+
+Stage = Literal["projector", "whole"]
+"""What is trained: the projector alone, or the projector and the language model. Never the vision tower."""
+
+Report = Callable[[str, int, int], None]
+
+_PROCESSOR: Callable[..., LlavaProcessor] = LlavaProcessor
+
+
+def join_towers(
+    clip: Path, language: Path, *, layer: int = FED_LAYER, seed: int = 0
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A LLaVA of two checkpoints, with a projector of random weights, and its processor.
+
+    Args:
+        clip: a folder with a `CLIPModel` and its image processor.
+        language: a folder with a `LlamaForCausalLM` and a tokenizer that holds `<image>`.
+        layer: the vision tower's layer to read, counted as `hidden_states` are.
+        seed: of the projector's weights.
+    """
+    vision = CLIPModel.from_pretrained(clip, dtype=torch.float32).vision_model
+    speech = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32)
+    images = AutoImageProcessor.from_pretrained(clip, backend="pil")
+    tokenizer = chat_tokenizer(AutoTokenizer.from_pretrained(language))
+    patch = vision.config.patch_size
+    config = LlavaConfig(
+        vision_config=vision.config,
+        text_config=speech.config,
+        image_token_index=tokenizer.get_vocab()[IMAGE],
+        image_seq_length=(vision.config.image_size // patch) ** 2,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=speech.config.tie_word_embeddings,
+    )
+    with seeded(seed):
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(vision.state_dict())
+    model.model.language_model.load_state_dict(speech.model.state_dict())
+    model.lm_head.load_state_dict(speech.lm_head.state_dict())
+    model.tie_weights()
+    model.generation_config = speech.generation_config
+    processor = _PROCESSOR(
+        images,
+        tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    return model.eval(), processor
+
+
+def train_only(model: LlavaForConditionalGeneration, stage: Stage) -> None:
+    """Freeze what a stage does not train; the vision tower always."""
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    if stage == "whole":
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """A hash of a module's parameters and buffers, names and shapes included: equal means equal bit for bit."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tower_sha256(model: LlavaForConditionalGeneration) -> str:
+    """The hash of the vision tower, which training must leave as it was."""
+    return weights_sha256(model.model.vision_tower)
+
+
+def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The mean cross-entropy of a packed batch's answer tokens, in nats.
+
+    The same as the model's own loss on pixels, each question by itself, but for the rounding of cached features.
+
+    Args:
+        batch: as `packs.PackedBatches` makes it.
+    """
+    inner: Any = model.model
+    ids = batch["input_ids"]
+    embedded = inner.get_input_embeddings()(ids)
+    if len(batch["features"]):
+        seen = inner.multi_modal_projector(batch["features"].to(embedded.dtype))
+        embedded = embedded.masked_scatter((ids == inner.config.image_token_id)[:, :, None], seen)
+    mask = torch.zeros(batch["mask"].shape, dtype=embedded.dtype, device=ids.device)
+    states = inner.language_model(
+        inputs_embeds=embedded,
+        attention_mask=mask.masked_fill(~batch["mask"], torch.finfo(embedded.dtype).min),
+        position_ids=batch["positions"],
+        use_cache=False,
+    ).last_hidden_state
+    asked = batch["targets"] != NO_TARGET
+    scores = model.lm_head(states[asked])  # type: ignore[operator]
+    return functional.cross_entropy(scores, batch["targets"][asked])
+
+
+@torch.no_grad()
+def fed_features(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    images: Sequence[UInt8[ndarray, "side side 3"]] | UInt8[ndarray, "image side side 3"],
+) -> Float[Tensor, "image patch dim"]:
+    """What the projector reads of each image, taken where it enters the projector."""
+    pixels = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    kept: list[Tensor] = []
+    projector = model.model.multi_modal_projector
+    handle = projector.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    try:
+        model.get_image_features(pixel_values=pixels.to(model.device, model.dtype))
+    finally:
+        handle.remove()
+    return kept[0].float().cpu()
+
+
+def cached_features(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    images: UInt8[ndarray, "image side side 3"],
+    folder: Path,
+    *,
+    source: str,
+    dtype: str = "float16",
+    batch: int = 128,
+    report: Report | None = None,
+) -> Features:
+    """The features of all images as a memory map on disk, computed where they are not there yet.
+
+    Args:
+        folder: holds `features.npy` and `features.json`, which says whose features they are and how many are done.
+        source: what identifies the images, such as the hash of their set.
+        report: called with "features", images done, images in all.
+    """
+    patches, width = model.config.image_seq_length, model.config.vision_config.hidden_size
+    identity = {
+        "tower": tower_sha256(model),
+        "layer": model.config.vision_feature_layer,
+        "images": source,
+        "processor": processor.image_processor.to_dict(),
+        "shape": [len(images), patches, width],
+        "dtype": dtype,
+    }
+    identity = json.loads(json.dumps(identity, default=str))
+    folder.mkdir(parents=True, exist_ok=True)
+    record, path = folder / "features.json", folder / "features.npy"
+    there = json.loads(record.read_text()) if record.exists() and path.exists() else {}
+    done = there.get("done", 0) if there.get("identity") == identity else 0
+    mapped = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        path, mode="r+" if done else "w+", dtype=dtype, shape=(len(images), patches, width)
+    )
+    while done < len(images):
+        part = images[done : done + batch]
+        mapped[done : done + len(part)] = fed_features(model, processor, part).numpy()
+        done += len(part)
+        if done == len(images) or done % (16 * batch) == 0:
+            mapped.flush()
+            write_json(record, {"identity": identity, "done": done})
+        if report is not None:
+            report("features", done, len(images))
+    found: Features = np.load(path, mmap_mode="r")
+    return found
