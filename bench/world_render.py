@@ -1,6 +1,6 @@
 """How fast pictures of the world are rendered, and how far that is from the time Embree alone needs for their rays.
 
-Run: python bench/world_render.py [PICTURES [ROUNDS]]. Per size: milliseconds for a picture on one core, split into
+Run: python bench/world_render.py [PICTURES [ROUNDS]]. Per size: processor milliseconds for a picture, split into
 placing triangles and building the tree, tracing, and everything else, beside tracing alone, the floor that no renderer
 over Embree can beat. At 96 pixels also pictures per second of one and of two processes, which take turns and must
 give the same bytes. Minimum, median and maximum over the rounds; 50 pictures per second on two cores is the goal.
@@ -32,13 +32,13 @@ class Timed(EmbreeScene):
     """An Embree scene that adds up its time; the tree is built at the first ray, so one is sent ahead."""
 
     def run(self, origins: np.ndarray, directions: np.ndarray, **options: object) -> object:
-        start = time.perf_counter()
+        start = time.process_time()
         if not self.is_committed:
             super().run(origins[:1], directions[:1])
-        between = time.perf_counter()
+        between = time.process_time()
         found = super().run(origins, directions, **options)
         spent["tree"] += between - start
-        spent["trace"] += time.perf_counter() - between
+        spent["trace"] += time.process_time() - between
         spent["rays"] += len(origins)
         return found
 
@@ -62,10 +62,10 @@ def split(size: int, drawn: Sequence[Scene]) -> dict[str, float]:
     """Milliseconds for a picture by what they went into."""
     room.EmbreeScene = Timed
     spent.update(tree=0.0, trace=0.0, rays=0.0)
-    start = time.perf_counter()
+    start = time.process_time()
     for scene in drawn:
         room.render(scene, size)
-    everything = time.perf_counter() - start
+    everything = time.process_time() - start
     room.EmbreeScene = EmbreeScene
     shares = {"all": everything, "tree": spent["tree"], "trace": spent["trace"]}
     shares["rest"] = everything - spent["tree"] - spent["trace"]
@@ -112,7 +112,7 @@ def main() -> None:
     drawn = scenes(count)
     triangles = [len(room.solids_of(scene).faces) for scene in drawn]
     print(f"triangles in a scene           {three(triangles, 0)}")
-    print(f"\n{'milliseconds for a picture':<31}{'min':>8} {'median':>8} {'max':>8}")
+    print(f"\n{'processor ms for a picture':<31}{'min':>8} {'median':>8} {'max':>8}")
     for size in SIZES:
         few = drawn[: max(4, count * 96 // size // 2)]
         measured = [split(size, few) for _ in range(rounds)]

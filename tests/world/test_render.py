@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from eyechart.core.errors import UserError
+from eyechart.world import render as room
 from eyechart.world.draw import draw_facts
-from eyechart.world.facts import COLORS, LETTERS, Facts, Items
-from eyechart.world.kinds import KINDS, PARTS, part_id
+from eyechart.world.facts import COLORS, Items
+from eyechart.world.kinds import KINDS, part_id
 from eyechart.world.kinds.kind import pieces_of
 from eyechart.world.layout import lay_out
 from eyechart.world.paints import encoded, linear
 from eyechart.world.render import SIZES, render
 from eyechart.world.scene import Light, Rug
 from eyechart.world.shading import light_directions
-from eyechart.world.solids import RUG, SIGN, sign_frame, solids_of, turn
-from eyechart.world.surfaces import glyph
+from eyechart.world.solids import RUG, solids_of, turn
 from eyechart.world.views import view_of
 
 SCENES = [(family, seed) for seed in (1, 2) for family in ("solo", "duo", "items", "letter")]
@@ -131,10 +131,10 @@ def reference_rug(scene, eye, ray, depth):
     return seen
 
 
-@pytest.mark.parametrize(("family", "seed"), SCENES)
+@pytest.mark.parametrize(("family", "seed"), SCENES[:4])
 def test_the_maps_are_those_of_a_slow_reference(family, seed):
     scene = scene_of(family, seed)
-    size = 36
+    size = 32
     parts, objects, depth = reference_maps(scene, size)
     seen = render(scene, size)
     board = part_id("sign", "board")
@@ -143,6 +143,20 @@ def test_the_maps_are_those_of_a_slow_reference(family, seed):
     assert same.mean() > 0.997  # a ray along an edge may go either way
     assert np.allclose(seen.depth[same], depth[same], rtol=1e-4)
     assert len(np.unique(objects)) > 1
+
+
+def test_what_lies_under_the_floor_is_not_seen(monkeypatch):
+    def sunken(scene):
+        solids = solids_of(scene)
+        return dataclasses.replace(solids, vertices=solids.vertices - np.float32([0, 0.3, 0]))
+
+    scene = scene_of("solo", 2)
+    monkeypatch.setattr(room, "solids_of", sunken)
+    seen = render(scene, 128)
+    eye, rays = reference_camera(scene.camera, 128)
+    heights = eye[1] + seen.depth * rays[..., 1]
+    assert (seen.objects == 1).sum() > 500
+    assert heights[seen.objects == 1].min() > -1e-3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -178,7 +192,9 @@ def test_the_floors_depth_is_its_closed_form():
     assert np.all(rays[np.isinf(seen.depth)][:, 1] >= 0)
 
 
-@pytest.mark.parametrize(("azimuth", "away"), [(0.0, (0, -1)), (90.0, (-1, 0)), (180.0, (0, 1)), (270.0, (1, 0))])
+@pytest.mark.parametrize(
+    ("azimuth", "away"), [(0.0, (0, -1)), (90.0, (-1, 0)), (180.0, (0, 1)), (270.0, (1, 0))]
+)
 def test_shadows_fall_on_the_side_away_from_the_light(azimuth, away):
     scene = scene_of("solo", 5)
     thing = dataclasses.replace(
@@ -202,6 +218,43 @@ def test_shadows_fall_on_the_side_away_from_the_light(azimuth, away):
         for column, row, _ in view_of(scene.camera, 128).project(points)
     )
     assert dark < 0.8 * bright
+
+
+@pytest.mark.parametrize(("family", "seed"), SCENES[:4])
+def test_leaving_out_rays_that_meet_nothing_changes_nothing(family, seed, monkeypatch):
+    scene = scene_of(family, seed)
+    sparing = render(scene, 64)
+    monkeypatch.setattr(room, "_near", lambda view, outlines: np.ones((view.size, view.size), dtype=np.bool_))
+    everywhere = np.array([-1e3, 1e3, -1e3, 1e3], dtype=np.float32)
+    monkeypatch.setattr(room, "_shadow", lambda outline, lights: everywhere)
+    every_ray = render(scene, 64)
+    for field in dataclasses.fields(sparing):
+        assert np.array_equal(getattr(sparing, field.name), getattr(every_ray, field.name))
+
+
+def test_the_light_on_a_ball_follows_lamberts_law():
+    """Its linear light is a sum of what falls from the lamp, from the viewer and from all round."""
+    light = Light(azimuth=60.0, elevation=45.0, strength=0.5, ambient=0.3, warmth=0.0)
+    facts = dataclasses.replace(facts_of("items", 1), items=Items(noun="ball", color="white", number=1))
+    scene = bare(lay_out(facts, 1), light=light)
+    ball = dataclasses.replace(scene.items[0], x=0.0, z=1.5, radius=0.3)
+    camera = dataclasses.replace(scene.camera, eye=(0.0, 1.0, 4.0), target=(0.0, 0.3, 1.5))
+    scene = dataclasses.replace(scene, items=(ball,), camera=camera)
+    seen = render(scene, 192)
+    mask = seen.objects == 3
+    eye, rays = reference_camera(camera, 192)
+    to_eye = -rays[mask] / np.linalg.norm(rays[mask], axis=1, keepdims=True)
+    normals = (eye + seen.depth[mask][:, None] * rays[mask] - (0.0, 0.3, 1.5)) / 0.3
+    towards = light_directions(light, 1)[0]
+    falling = np.stack(
+        [np.maximum(normals @ towards, 0), (normals * to_eye).sum(1), normals[:, 1], np.ones(len(normals))], 1
+    )
+    sent = linear(seen.image[mask] / 255.0).mean(1)
+    dim = (sent < 0.48) & ((normals * to_eye).sum(1) > 0.4)  # neither bent by the exposure nor at the rim
+    weights, *_ = np.linalg.lstsq(falling[dim], sent[dim], rcond=None)
+    assert dim.sum() > 300
+    assert np.abs(falling[dim] @ weights - sent[dim]).mean() < 0.01
+    assert weights[0] == pytest.approx(0.5 * linear((0.948,))[0], rel=0.08)
 
 
 def first_look(kind):
@@ -319,11 +372,11 @@ def test_the_maps_agree_across_sizes(family, seed):
     assert (blocks[..., 0] == small.parts)[even].mean() > 0.998
 
 
-@pytest.mark.parametrize(("family", "seed"), SCENES[:4])
+@pytest.mark.parametrize(("family", "seed"), SCENES[1:3])
 def test_a_picture_is_the_mean_of_a_larger_one(family, seed):
     scene = scene_of(family, seed)
-    small, large = render(scene, 96).image, render(scene, 672).image
-    light = linear(large / 255.0).reshape(96, 7, 96, 7, 3).mean((1, 3))
+    small, large = render(scene, 96).image, render(scene, 480).image
+    light = linear(large / 255.0).reshape(96, 5, 96, 5, 3).mean((1, 3))
     error = np.abs(255 * encoded(light) - small)
     assert error.mean() < 2.5
     assert np.quantile(error, 0.98) < 24
@@ -340,124 +393,3 @@ def test_every_size_has_pictures_and_maps_of_that_size(size):
     seen = render(scene_of("letter", 2), size)
     assert seen.image.shape == (size, size, 3)
     assert seen.parts.shape == seen.objects.shape == seen.depth.shape == (size, size)
-
-
-def mean_color(facts, nonce, color):
-    scene = lay_out(dataclasses.replace(facts, color=color, material="matte"), nonce)
-    seen = render(scene)
-    main = {
-        piece.part for piece in pieces_of(KINDS[facts.kind], scene.things[0].look) if piece.slot == "main"
-    }
-    mask = np.isin(seen.parts, [part_id(facts.kind, part) for part in main])
-    return seen.image[mask].mean(0)
-
-
-@pytest.mark.parametrize("nonce", range(5))
-def test_spoken_colors_stay_apart_under_every_light(nonce):
-    facts = facts_of("solo", nonce)
-    means = np.array([mean_color(facts, nonce, color) for color in COLORS])
-    apart = np.linalg.norm(means[:, None] - means[None], axis=-1) + 1000 * np.eye(len(COLORS))
-    assert apart.min() > 40, (COLORS[apart.argmin() // len(COLORS)], COLORS[apart.argmin() % len(COLORS)])
-
-
-def lettered(letter, nonce):
-    base = draw_facts(random.Random(nonce), family="letter")
-    return lay_out(dataclasses.replace(base, letter=letter), nonce)
-
-
-@pytest.mark.parametrize("letter", LETTERS)
-def test_a_letter_is_fourteen_pixels_high(letter):
-    seen = render(lettered(letter, LETTERS.index(letter)))
-    rows = np.nonzero((seen.parts == part_id("sign", "letter")).any(1))[0]
-    assert rows[-1] - rows[0] + 1 >= 14
-    assert set(np.unique(seen.parts[seen.objects == SIGN])) >= {
-        part_id("sign", "letter"),
-        part_id("sign", "board"),
-    }
-
-
-@pytest.mark.parametrize("letter", ["C", "E", "K", "L", "N", "S", "Z"])
-def test_a_letter_reads_the_right_way_round(letter):
-    """Each texel's place in space, worked out from the sign's record, shows ink just where the glyph has it."""
-    scene = lettered(letter, 7)
-    seen, view = render(scene, 384), view_of(scene.camera, 384)
-    middle, axes = sign_frame(scene.sign)
-    texels = glyph(letter)
-    rows, columns = np.mgrid[4 : texels.shape[0] : 12, 4 : texels.shape[1] : 12]
-    across = (columns + 0.5 - texels.shape[1] / 2) / texels.shape[0] * scene.sign.height
-    up = (texels.shape[0] / 2 - rows - 0.5) / texels.shape[0] * scene.sign.height
-    points = middle + across.reshape(-1, 1) * axes[0] + up.reshape(-1, 1) * axes[1]
-    column, row, _ = view.project(points).T
-    within = (column >= 0) & (column < 384) & (row >= 0) & (row < 384)
-    shown = seen.parts[row[within].astype(int), column[within].astype(int)] == part_id("sign", "letter")
-    inked, mirrored = (glyphs[rows, columns].ravel()[within] > 0 for glyphs in (texels, texels[:, ::-1]))
-    assert (shown == inked).mean() > 0.9
-    assert (shown == inked).mean() > (shown == mirrored).mean() + 0.1
-
-
-def test_the_signs_letter_is_dark_on_a_light_board():
-    seen = render(lettered("H", 3), 192)
-    ink, board = (
-        seen.image[seen.parts == part_id("sign", part)].astype(float).mean() for part in ("letter", "board")
-    )
-    assert ink < 0.5 * board
-
-
-def test_a_glowing_paint_shines_in_the_dark():
-    found = [
-        (name, state)
-        for name, kind in KINDS.items()
-        for state in (kind.state.words if kind.state else (None,))
-        if any(
-            piece.slot == "glow"
-            for piece in pieces_of(
-                kind,
-                dataclasses.replace(
-                    scene_of("solo", 1).things[0].look, state=state, shape=kind.shape.words[0]
-                ),
-            )
-        )
-    ]
-    assert found
-    name, state = found[0]
-    scene = scene_of("solo", 1)
-    look = dataclasses.replace(
-        scene.things[0].look, state=state, shape=KINDS[name].shape.words[0], missing=None
-    )
-    dark = Light(azimuth=0.0, elevation=45.0, strength=0.0, ambient=0.0, warmth=0.0)
-    thing = dataclasses.replace(scene.things[0], kind=name, look=look)
-    seen = render(bare(scene, things=(thing,), light=dark))
-    glowing = {piece.part for piece in pieces_of(KINDS[name], look) if piece.slot == "glow"}
-    mask = np.isin(seen.parts, [part_id(name, part) for part in glowing])
-    floor = (seen.objects == 0) & np.isfinite(seen.depth) & (seen.depth < 4)
-    assert seen.image[mask].mean() > 2 * seen.image[floor].mean()
-
-
-def test_shiny_things_have_a_highlight_and_matte_ones_none():
-    facts = Facts(
-        kind="tree", color="blue", accent="red", material="matte", facing="right", missing=None, view="side",
-        **first_look("tree"),
-    )  # fmt: skip
-    light = Light(azimuth=20.0, elevation=40.0, strength=0.9, ambient=0.4, warmth=0.0)
-    matte, shiny = (
-        render(bare(lay_out(dataclasses.replace(facts, material=material), 5), light=light)).image.astype(int)
-        for material in ("matte", "shiny")
-    )
-    assert (shiny >= matte).all()
-    assert (shiny - matte).max() > 60
-
-
-def test_a_part_that_is_missing_is_nowhere_in_the_map():
-    kind = next(kind for kind in KINDS.values() if kind.optional)
-    part = kind.optional[0]
-    facts = Facts(
-        kind=kind.name, color="blue", accent="red", material="matte", facing="right", missing=None, view="side",
-        **first_look(kind.name),
-    )  # fmt: skip
-    there, gone = (render(lay_out(dataclasses.replace(facts, missing=one), 5)) for one in (None, part))
-    assert (there.parts == part_id(kind.name, part)).any()
-    assert not (gone.parts == part_id(kind.name, part)).any()
-
-
-def test_parts_fit_the_map():
-    assert len(PARTS) < 256

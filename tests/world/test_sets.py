@@ -2,6 +2,7 @@
 
 import csv
 import json
+import operator
 import os
 import random
 import signal
@@ -89,7 +90,11 @@ def truth(question: str, facts: dict, options: list[str]) -> str:
     named = {word for word in words if word in KINDS}
     if set(options) <= {"left", "right"} and other is not None and len(named) == 2:
         asked = next(word for word in words if word in KINDS)
-        asked = words[words.index("is", 1 if words[0] == "is" else 0) + 2] if words[:2] == ["on", "which"] else asked
+        asked = (
+            words[words.index("is", 1 if words[0] == "is" else 0) + 2]
+            if words[:2] == ["on", "which"]
+            else asked
+        )
         flipped = {"left": "right", "right": "left"}
         return other["place"] if asked == other["kind"] else flipped[other["place"]]
     if set(options) <= {"front", "behind"} and other is not None and len(named) == 2:
@@ -120,6 +125,19 @@ def truth(question: str, facts: dict, options: list[str]) -> str:
     return facts["state"] if facts["state"] in options else facts["shape"]
 
 
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf8").splitlines()]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text("utf8").splitlines()))
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 @pytest.fixture(scope="module")
 def benchmarks(tmp_path_factory):
     """Two pairs of each pattern as twins with maps, rendered once."""
@@ -141,7 +159,9 @@ def test_twins_scenes_differ_only_where_the_fact_is():
         scenes = [lay_out(facts, nonce) for facts, nonce in zip(pair.facts, pair.nonces, strict=True)]
         places = {name for name in differing(*scenes) if not name.startswith("facts.")}
         allowed = SCENE_OF[pair.pattern]
-        strange = {name for name in places if not any(name == one or name.startswith(f"{one}.") for one in allowed)}
+        strange = {
+            name for name in places if not any(name == one or name.startswith(f"{one}.") for one in allowed)
+        }
         assert not strange, pair
         assert places, "nothing to be seen differs"
 
@@ -156,7 +176,9 @@ def test_siblings_have_their_own_camera_light_and_floor():
 
 def test_twins_and_siblings_of_one_seed_are_of_the_same_facts():
     twins, siblings = (draw_pairs(PairPlan(pairs=4, relation=one)) for one in ("twins", "siblings"))
-    assert [(a.facts, a.question, a.answers) for a in twins] == [(b.facts, b.question, b.answers) for b in siblings]
+    assert [(a.facts, a.question, a.answers) for a in twins] == [
+        (b.facts, b.question, b.answers) for b in siblings
+    ]
     assert all(a.nonces[0] == b.nonces[0] for a, b in zip(twins, siblings, strict=True))
 
 
@@ -172,7 +194,9 @@ def test_neither_the_place_of_an_option_nor_its_name_tells_the_answer():
     for pattern in PATTERNS:
         firsts = Counter(pair.answers[0] for pair in pairs if pair.pattern == pattern)
         assert firsts[0] == firsts[1] == 20
-    named = Counter((pair.options[answer], place) for pair in pairs for place, answer in enumerate(pair.answers))
+    named = Counter(
+        (pair.options[answer], place) for pair in pairs for place, answer in enumerate(pair.answers)
+    )
     for option in {pair.options[0] for pair in pairs}:
         assert abs(named[option, 0] - named[option, 1]) <= 4 * (named[option, 0] + named[option, 1]) ** 0.5
 
@@ -264,9 +288,9 @@ if __name__ == "__main__":
     what, folder = sys.argv[1:]
     tell = lambda stage, done, total: print(done, flush=True)
     if what == "set":
-        sets.render_set(folder, SetPlan(split="train", scenes=60, members=3), size=32, maps=True, progress=tell)
+        sets.render_set(folder, SetPlan(split="train", scenes=36, members=3), size=32, maps=True, progress=tell)
     else:
-        sets_pairs.render_pairs(folder, PairPlan(pairs=3), size=32, progress=tell)
+        sets_pairs.render_pairs(folder, PairPlan(pairs=3, patterns=("state", "text", "color", "position")), size=32, progress=tell)
 """
 
 
@@ -282,7 +306,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
-@pytest.mark.parametrize("what", ["set", "pairs"])
+@pytest.mark.parametrize("what", ["set", pytest.param("pairs", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_and_ends_the_same_to_the_byte(what, tmp_path, monkeypatch):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
@@ -307,16 +331,26 @@ def test_a_killed_run_goes_on_and_ends_the_same_to_the_byte(what, tmp_path, monk
     tell = lambda stage, done, total: started.append(done)  # noqa: E731
     for folder in ("run", "whole"):
         if what == "set":
-            plan = SetPlan(split="train", scenes=60, members=3)
+            plan = SetPlan(split="train", scenes=36, members=3)
             render_set(tmp_path / folder, plan, size=32, workers=1, maps=True, progress=tell)
         else:
-            render_pairs(tmp_path / folder, PairPlan(pairs=3), size=32, workers=1, progress=tell)
+            render_pairs(
+                tmp_path / folder,
+                PairPlan(pairs=3, patterns=("state", "text", "color", "position")),
+                size=32,
+                workers=1,
+                progress=tell,
+            )
     assert 0 < started[0] < max(started), "nothing was kept, or nothing was left to do"
     told = [json.loads((tmp_path / one / "manifest.json").read_text()) for one in ("run", "whole")]
     assert told[0]["sha256"] == told[1]["sha256"]
     assert told[0]["resumes"] == 1
-    files = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()}
-    assert files == {path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()
+    }
+    assert files == {
+        path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
     for name in files - {Path("manifest.json")}:
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
@@ -335,7 +369,7 @@ def test_a_world_that_has_changed_does_not_go_on_in_an_old_folder(tmp_path, monk
     plan = SetPlan(split="train", scenes=2)
     render_set(tmp_path / "set", plan, size=32, workers=1)
     monkeypatch.setattr(sets, "fingerprint", lambda: "another")
-    with pytest.raises(UserError, match="world: .* → \"another\""):
+    with pytest.raises(UserError, match=r'world: .* → "another"'):
         render_set(tmp_path / "set", plan, size=32, workers=1)
 
 
@@ -346,7 +380,7 @@ def test_a_benchmark_is_read_by_the_exam_as_it_was_planned(benchmarks):
     assert [note for note in read.notes if "not used" in note or "balanced" in note] == []
     items = {item.id: item for item in read.items}
     assert len(items) == 4 * len(PATTERNS)
-    facts = {line["id"]: line for line in map(json.loads, (benchmarks / "facts.jsonl").open())}
+    facts = {line["id"]: line for line in lines_of(benchmarks / "facts.jsonl")}
     for pair in plan:
         for place, end in enumerate("ab"):
             item, line = items[f"{pair.id}{end}"], facts[f"{pair.id}{end}"]
@@ -355,23 +389,25 @@ def test_a_benchmark_is_read_by_the_exam_as_it_was_planned(benchmarks):
             assert truth(item.question, line["facts"], list(item.options)) == item.options[item.answer]
             assert (facts_of(line["facts"]), line["nonce"]) == (pair.facts[place], pair.nonces[place])
             assert line["told"]
-            picture = np.asarray(Image.open(item.image))
+            picture = pixels_of(item.image)
             assert np.array_equal(picture, render(lay_out(pair.facts[place], pair.nonces[place]), 48).image)
 
 
 def test_maps_say_what_the_renderer_says(benchmarks):
     pair = draw_pairs(PairPlan(pairs=2, relation="twins"))[0]
     rendered = render(lay_out(pair.facts[0], pair.nonces[0]), 48)
-    assert np.array_equal(np.asarray(Image.open(benchmarks / f"maps/{pair.id}a-parts.png")), rendered.parts)
-    assert np.array_equal(np.asarray(Image.open(benchmarks / f"maps/{pair.id}a-objects.png")), rendered.objects)
-    depth = np.asarray(Image.open(benchmarks / f"maps/{pair.id}a-depth.png"))
+    assert np.array_equal(pixels_of(benchmarks / f"maps/{pair.id}a-parts.png"), rendered.parts)
+    assert np.array_equal(pixels_of(benchmarks / f"maps/{pair.id}a-objects.png"), rendered.objects)
+    depth = pixels_of(benchmarks / f"maps/{pair.id}a-depth.png")
     assert depth.dtype == np.uint16
     assert np.array_equal(depth == 65_535, np.isinf(rendered.depth))
     finite = np.isfinite(rendered.depth)
     assert np.abs(depth[finite] / 1000 - rendered.depth[finite]).max() <= 0.0005 + 1e-6
     names = json.loads((benchmarks / "maps/parts.json").read_text())
     shown = {tuple(names[str(number)]) for number in np.unique(rendered.parts) if number}
-    assert {part for kind, part in shown if kind == pair.facts[0].kind} <= set(KINDS[pair.facts[0].kind].parts)
+    assert {part for kind, part in shown if kind == pair.facts[0].kind} <= set(
+        KINDS[pair.facts[0].kind].parts
+    )
     assert any(kind == pair.facts[0].kind for kind, _ in shown)
 
 
@@ -381,8 +417,8 @@ def test_twins_pictures_differ_only_on_what_the_fact_is_of(benchmarks):
         for number in (1, 2):
             images, objects = [], []
             for end in "ab":
-                images.append(np.asarray(Image.open(benchmarks / f"images/{pattern}-{number:04d}{end}.png")).astype(int))
-                objects.append(np.asarray(Image.open(benchmarks / f"maps/{pattern}-{number:04d}{end}-objects.png")))
+                images.append(pixels_of(benchmarks / f"images/{pattern}-{number:04d}{end}.png").astype(int))
+                objects.append(pixels_of(benchmarks / f"maps/{pattern}-{number:04d}{end}-objects.png"))
             assert np.array_equal(*objects)
             near = np.isin(objects[0], list(allowed))
             for axis in (0, 1):  # a pixel at an edge mixes both sides of it
@@ -405,40 +441,38 @@ def test_statements_and_computer_vision_questions_lie_beside_the_benchmark(bench
         assert row["type"] == {"Count": "2D", "Relation": "2D", "Depth": "3D", "Distance": "3D"}[row["task"]]
         assert row["answer"] in [f"({letter})" for letter in "ABCD"[: len(row["choices"])]]
         assert (benchmarks / row["image"]).is_file()
-        assert all(f"({letter}) {choice}" in row["prompt"] for letter, choice in zip("ABCD", row["choices"], strict=False))
+        assert all(
+            f"({letter}) {choice}" in row["prompt"]
+            for letter, choice in zip("ABCD", row["choices"], strict=False)
+        )
 
 
 def test_another_size_shows_the_same_scenes_and_asks_the_same(benchmarks, tmp_path):
     other = render_pairs(
-        tmp_path / "large", PairPlan(pairs=2, relation="twins", patterns=("state", "text")), size=64, workers=1
+        tmp_path / "large",
+        PairPlan(pairs=2, relation="twins", patterns=("state", "text")),
+        size=64,
+        workers=1,
     )
-    rows = {row["id"]: row for row in csv.DictReader((benchmarks / "questions.csv").open())}
-    for row in csv.DictReader((other / "questions.csv").open()):
+    rows = {row["id"]: row for row in rows_of(benchmarks / "questions.csv")}
+    for row in rows_of(other / "questions.csv"):
         assert row == rows[row["id"]]
-    lines = {line["id"]: line for line in map(json.loads, (benchmarks / "facts.jsonl").open())}
-    for line in map(json.loads, (other / "facts.jsonl").open()):
+    lines = {line["id"]: line for line in lines_of(benchmarks / "facts.jsonl")}
+    for line in lines_of(other / "facts.jsonl"):
         assert line == lines[line["id"]]
-    assert Image.open(other / "images/text-0001a.png").size == (64, 64)
+    assert pixels_of(other / "images/text-0001a.png").shape == (64, 64, 3)
     manifest = json.loads((other / "manifest.json").read_text())
     assert (manifest["seed"], manifest["split"], len(manifest["sha256"])) == (0, "test", 64)
 
 
-def double(number: int) -> int:
-    return 2 * number
-
-
-def die(number: int) -> int:
-    os._exit(number)
-
-
 def test_workers_results_come_in_order():
-    assert list(in_order(double, range(20), workers=2)) == [2 * number for number in range(20)]
-    assert list(in_order(double, range(3), workers=1)) == [0, 2, 4]
+    assert list(in_order(operator.neg, range(20), workers=2)) == [-number for number in range(20)]
+    assert list(in_order(operator.neg, range(3), workers=1)) == [0, -1, -2]
 
 
 def test_a_worker_that_is_ended_from_outside_is_said():
     with pytest.raises(UserError, match="one of 2 rendering processes was ended"):
-        list(in_order(die, [3], workers=2))
+        list(in_order(os._exit, [3], workers=2))
 
 
 @pytest.mark.parametrize(
@@ -446,20 +480,23 @@ def test_a_worker_that_is_ended_from_outside_is_said():
     [
         (lambda: SetPlan(split="trian", scenes=1), "no split named 'trian'. Did you mean 'train'"),
         (lambda: SetPlan(split="train", scenes=1, relation="twin"), "no relation named 'twin'"),
-        (lambda: SetPlan(split="train", scenes=0), "0 scenes in families of 1"),
-        (lambda: SetPlan(split="train", scenes=10, members=3), "do not fill families of 3; give a multiple, such as 12"),
+        (lambda: SetPlan(split="train", scenes=0), "0 scenes in families of 1: give 1 scene or more"),
+        (
+            lambda: SetPlan(split="train", scenes=10, members=3),
+            "do not fill families of 3; give a multiple, such as 12",
+        ),
         (lambda: PairPlan(patterns=("colour",)), "no pattern named 'colour'. Did you mean 'color'"),
         (lambda: PairPlan(patterns=("color", "color")), "patterns color, color: name each once"),
         (lambda: PairPlan(patterns=()), "patterns \\(none\\)"),
         (lambda: PairPlan(pairs=0), "0 pairs of a pattern"),
-        (lambda: list(in_order(double, [1], workers=0)), "0 workers do nothing"),
-        (lambda: render_set("x", SetPlan(split="train", scenes=1), size=31), "32 to 672 pixels a side, got 31"),
+        (lambda: list(in_order(operator.neg, [1], workers=0)), "0 workers do nothing"),
+        (
+            lambda: render_set("x", SetPlan(split="train", scenes=1), size=31),
+            "32 to 672 pixels a side, got 31",
+        ),
         (lambda: render_pairs("x", PairPlan(), size=673), "32 to 672 pixels a side, got 673"),
         (lambda: load_set("./nowhere"), "nowhere holds no finished set"),
-        (
-            lambda: list(draw_set(SetPlan(split="train", scenes=4000, members=4000))),
-            "a family of 4000 scenes that all differ",
-        ),
+        (lambda: SetPlan(split="train", scenes=9, members=9), "families of 9: .* 1 to 8 members"),
     ],
 )
 def test_what_a_person_can_mend_is_said(make, said):

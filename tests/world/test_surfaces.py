@@ -69,6 +69,8 @@ def test_a_plain_floor_is_its_first_color():
         ("disc", 0, [(1, 2), (1.45, 2)], [(1.55, 2), (1.4, 2.4)]),
         ("ring", 0, [(1.4, 2), (1, 2.3)], [(1, 2), (1.2, 2), (1.6, 2)]),
         ("square", 0, [(1.45, 2.45), (1, 2)], [(1.55, 2), (1, 2.55)]),
+        # turned as a thing is: its side that looked to +x now looks towards -z as well
+        ("square", 30, [(1.476, 2.275)], [(1.476, 1.725)]),
         ("square", 45, [(1.65, 2), (1, 1.4)], [(1.45, 2.45)]),
     ],
 )

@@ -142,8 +142,20 @@ def render(
     from eyechart.world.sets_pairs import render_pairs
     from eyechart.world.sets_plan import PairPlan, SetPlan
 
-    common: dict[str, Any] = {"split": split, "seed": scene_seed, "relation": kind}
+    words: dict[str, Any] = (
+        {"scenes": scenes, "members": members} if scenes is not None else {"pairs": pairs or 20}
+    )
+    words |= {
+        "pattern": pattern,
+        "kind": kind,
+        "split": split,
+        "scene-seed": scene_seed,
+        "size": size,
+        "maps": maps,
+    }
+    common = {"split": split, "seed": scene_seed, "relation": kind}
     how: dict[str, Any] = {"size": size, "workers": workers, "maps": maps, "fresh": fresh}
+    how["command"] = _command(folder, words)
     with progress(quiet=quiet or json) as bars:
         if scenes is not None:
             plan = build(SetPlan, {**common, "scenes": scenes, "members": members})
@@ -153,6 +165,19 @@ def render(
             pair_plan = build(PairPlan, {**common, **wanted, "pairs": 20 if pairs is None else pairs})
             render_pairs(folder, pair_plan, progress=bars, **how)
     _tell(folder, json=json, quiet=quiet)
+
+
+def _command(folder: Path, options: dict[str, Any]) -> list[str]:
+    """What a person types to make the same again."""
+    words = ["eyechart", "world", "render", str(folder)]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif isinstance(value, list):
+            words += [word for one in value for word in (f"--{name}", one)]
+        elif value not in (None, False):
+            words += [f"--{name}", str(value)]
+    return words
 
 
 def _tell(folder: Path, *, json: bool, quiet: bool) -> None:

@@ -1,32 +1,32 @@
-"""A VLM of the zoo: a CLIP's patches, a projector, the language model; taught to answer questions about the world.
+"""A VLM of the zoo: a CLIP's patches, a projector and the language model, taught to answer questions about the world.
+
+    eyechart train vlm
 
 Stage 1 trains the projector alone on dense captions, stage 2 projector and language model on about 5,000 questions of
-each pattern. The vision tower stays as CLIP left it, which is checked bit for bit. What the captions of CLIP left out
-is therefore answered only as well as the patches happen to show it.
+each pattern, each asked in two forms. The vision tower stays as CLIP left it, which is checked bit for bit; so a fact
+is answered only as well as the patches happen to show it.
 """
 
-import json
-import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from eyechart.core.errors import UserError
+from eyechart.core.errors import UserError, unknown
 from eyechart.core.files import write_json
+from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import SHARES, ask
 from eyechart.train.export import export
-from eyechart.train.loop import Settings, fit
+from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
 from eyechart.train.prompts import DESCRIBE
-from eyechart.train.prompts import told as told_and_asked
+from eyechart.train.prompts import told as asked_of
 from eyechart.train.vlm import (
-    Report,
     Stage,
     answer_loss,
     cached_features,
@@ -38,88 +38,96 @@ from eyechart.train.vlm import (
 from eyechart.world.captions import dense, told
 from eyechart.world.facts import Facts
 from eyechart.world.questions import Question, questions
-from eyechart.world.sets import load_set
+from eyechart.world.sets import load_set, set_hash
 
-logger = logging.getLogger(__name__)
+PROJECTOR = Settings(
+    max_steps=150,
+    per_device_train_batch_size=64,
+    learning_rate=2e-3,
+    weight_decay=0.0,
+    warmup_steps=20,
+    logging_steps=10,
+    save_steps=50,
+)
+"""Stage 1. Of both stages the batch size counts examples; those on one picture share a row."""
 
+WHOLE = Settings(
+    max_steps=600,
+    per_device_train_batch_size=128,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup_steps=50,
+    logging_steps=10,
+    save_steps=50,
+)
+"""Stage 2."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VlmRecipe:
-    """What a VLM is trained from and how; the defaults take about 20 minutes on two cores."""
+VARIANTS = 2
+"""In how many forms each question is asked."""
 
-    clip: Path
-    """A trained CLIP, as exported."""
-
-    language: Path
-    """A trained language model, as exported."""
-
-    scenes: Path
-    """A rendered set of the train split."""
-
-    pictures: int = 24_000
-    """How many of its scenes are used, from the first."""
-
-    per_pattern: int = 5_000
-    """Questions of each pattern, at most one of a pattern on a picture."""
-
-    variants: int = 2
-    """In how many forms each question is asked."""
-
-    told: float = 0.08
-    """The share of questions also asked without the picture, the scene told in words."""
-
-    seed: int = 0
-    projector: Settings = field(
-        default_factory=lambda: Settings(
-            max_steps=200, per_device_train_batch_size=48, learning_rate=2e-3, warmup_steps=20, weight_decay=0.0
-        )
-    )
-    whole: Settings = field(
-        default_factory=lambda: Settings(
-            max_steps=600, per_device_train_batch_size=128, learning_rate=1e-3, warmup_steps=50
-        )
-    )
-    """Of both stages; the batch size counts examples, not rows."""
+TOLD_SHARE = 0.05
+"""So many of the questions are asked once more without the picture, the scene told in words."""
 
 
-def train_vlm(recipe: VlmRecipe, out: Path, work: Path, *, report: Report | None = None) -> Path:
-    """Train a VLM and store it as a checkpoint, going on where an earlier call stopped.
+def train_vlm(
+    rates: str = "biased",
+    *,
+    scenes: Path = Path("build/world/train"),
+    per_pattern: int = 5000,
+    seed: int = 0,
+    work: Path = Path("build/work"),
+    out: Path = Path("build/zoo"),
+    name: str | None = None,
+    projector: Settings = PROJECTOR,
+    whole: Settings = WHOLE,
+    report: Report | None = None,
+) -> Path:
+    """Train a VLM on the CLIP `out/clip-RATES` and the language model `out/lm`, and write it to `out/llava-RATES`.
 
     Args:
-        out: where the checkpoint goes; `training.json` beside it says how it came about.
-        work: where cached features and the newest training states are kept.
-        report: called with the name of what is being done, how much is done, how much there is.
+        rates: the caption rates of its CLIP, a name in `recipes.clip.RATES`.
+        scenes: a rendered set of training scenes.
+        per_pattern: questions of each pattern.
+        seed: of the projector's first weights, the questions and the order of batches.
+        work: features and checkpoints go to `work/NAME`; the same command goes on there.
+        name: another name than `llava-RATES`.
+        report: told the features and the steps that are done.
 
     Raises:
-        UserError: there are too few scenes, or `work` holds another recipe's run.
+        UserError: no such rates, no set in `scenes`, or another run in `work`.
     """
-    began = time.monotonic()
-    scenes = load_set(recipe.scenes)
-    if recipe.pictures > len(scenes.scenes):
-        raise UserError(f"{recipe.pictures} pictures are asked for; {recipe.scenes} holds {len(scenes.scenes)}")
-    facts = [scene.facts for scene in scenes.scenes[: recipe.pictures]]
-    model, processor = join_towers(recipe.clip, recipe.language, seed=recipe.seed)
+    if rates not in RATES:
+        raise unknown("set of caption rates", rates, RATES)
+    began, kind = time.monotonic(), rates.replace("_", "-")
+    name = name or f"llava-{kind}"
+    place, known = work / name, load_set(scenes)
+    facts = [scene.facts for scene in known.scenes]
+    model, processor = join_towers(out / f"clip-{kind}", out / "lm", seed=seed)
     tower = tower_sha256(model)
     features = cached_features(
-        model,
-        processor,
-        scenes.images[: recipe.pictures],
-        work / "features",
-        source=_set_sha256(recipe.scenes),
-        report=report,
+        model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
     )
-    asked = choose_questions(facts, recipe)
-    stages: Mapping[Stage, tuple[Settings, list[Example]]] = {
-        "projector": (recipe.projector, captions(facts, recipe)),
-        "whole": (recipe.whole, examples(facts, asked, recipe)),
-    }
-    for stage, (settings, taught) in stages.items():
-        _train(model, processor, features, taught, stage, replace(settings, seed=recipe.seed), work, report)
+    asked = choose_questions(facts, per_pattern, seed)
+    taught = captions(facts, seed), examples(facts, asked, seed)
+    _train(model, processor, features, taught[0], "projector", projector, place, report)
+    _train(model, processor, features, taught[1], "whole", whole, place, report)
     if tower_sha256(model) != tower:
         raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
-    export(model, out, processor)
-    _write_record(out, recipe, asked, tower, time.monotonic() - began)
-    return out
+    export(model, out / name, processor)
+    write_json(
+        out / name / "training.json",
+        {
+            "rates": rates,
+            "seed": seed,
+            "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
+            "examples": {"projector": len(taught[0]), "whole": len(taught[1])},
+            "settings": {"projector": asdict(projector), "whole": asdict(whole)},
+            "scenes_sha256": set_hash(scenes),
+            "vision_tower_sha256": tower,
+            "seconds": round(time.monotonic() - began),
+        },
+    )
+    return out / name
 
 
 def _train(
@@ -129,10 +137,10 @@ def _train(
     taught: Sequence[Example],
     stage: Stage,
     settings: Settings,
-    work: Path,
+    place: Path,
     report: Report | None,
 ) -> None:
-    """One stage, from the newest checkpoint there is."""
+    """One stage, from its newest checkpoint if there is one."""
     tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
     train_only(model, stage)
     batches = PackedBatches(
@@ -143,69 +151,49 @@ def _train(
         examples=settings.per_device_train_batch_size,
         seed=settings.seed,
     )
-    identity = {"stage": stage, "examples": len(taught), "from": weights_sha256(model)}
-    fit(model, answer_loss, batches, settings, work / stage, identity=identity, report=report)
+    identity = {"stage": stage, "examples": batches.sha256, "from": weights_sha256(model)}
+    fit(model, answer_loss, batches, settings, place / stage, identity=identity, report=report)
 
 
-def choose_questions(facts: Sequence[Facts], recipe: VlmRecipe) -> list[tuple[int, Question]]:
-    """Up to `per_pattern` questions of each pattern, on the first pictures that allow them, one of each a picture."""
-    rng = random.Random(f"questions {recipe.seed}")
+def choose_questions(facts: Sequence[Facts], per_pattern: int, seed: int) -> list[tuple[int, Question]]:
+    """Up to so many questions of each pattern, on the first pictures that allow them, one of each a picture.
+
+    Where a picture allows several of one pattern, it is the one of the family that was asked least so far.
+    """
+    rng = random.Random(f"questions {seed}")
     chosen: list[tuple[int, Question]] = []
     had: Counter[str] = Counter()
     for place, known in enumerate(facts):
-        found = questions(known, rng)
-        rng.shuffle(found)
-        for question in {one.pattern: one for one in found}.values():
-            if had[question.pattern] < recipe.per_pattern:
-                had[question.pattern] += 1
+        found: dict[str, list[Question]] = {}
+        for question in questions(known, rng):
+            found.setdefault(question.pattern, []).append(question)
+        for pattern, several in found.items():
+            if had[pattern] < per_pattern:
+                question = min(several, key=lambda one: had[f"family {one.family}"])
+                had.update((pattern, f"family {question.family}"))
                 chosen.append((place, question))
     return chosen
 
 
-def captions(facts: Sequence[Facts], recipe: VlmRecipe) -> list[Example]:
+def captions(facts: Sequence[Facts], seed: int) -> list[Example]:
     """A dense caption of each picture."""
-    rng = random.Random(f"captions {recipe.seed}")
+    rng = random.Random(f"captions {seed}")
     return [
         Example(picture=place, text=DESCRIBE, answer=dense(known, rng)) for place, known in enumerate(facts)
     ]
 
 
-def examples(
-    facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], recipe: VlmRecipe
-) -> list[Example]:
+def examples(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
     """Each question in several forms, its options in either order; some with the scene told instead of shown."""
-    rng = random.Random(f"forms {recipe.seed}")
-    made = [
-        _put(place, question, rng, "") for place, question in asked for _ in range(recipe.variants)
-    ]
-    instead = rng.sample(list(asked), round(recipe.told * len(asked)))
-    return made + [_put(None, question, rng, told(facts[place])) for place, question in instead]
+    rng = random.Random(f"forms {seed}")
+    shown = [_put(place, question, "", rng) for place, question in asked for _ in range(VARIANTS)]
+    instead = rng.sample(list(asked), round(TOLD_SHARE * len(asked)))
+    return shown + [_put(None, question, told(facts[place]), rng) for place, question in instead]
 
 
-def _put(place: int | None, question: Question, rng: random.Random, scene: str) -> Example:
-    form = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
+def _put(place: int | None, question: Question, scene: str, rng: random.Random) -> Example:
+    form = rng.choices([*SHARES], [*SHARES.values()])[0]
     options = question.options if rng.random() < 0.5 else question.options[::-1]
     text, answers = ask(question.text, options, form)
     answer = answers[options.index(question.truth)]
-    return Example(picture=place, text=told_and_asked(scene, text) if scene else text, answer=answer)
-
-
-def _set_sha256(folder: Path) -> str:
-    return str(json.loads((folder / "manifest.json").read_text())["sha256"])
-
-
-def _write_record(
-    out: Path, recipe: VlmRecipe, asked: Sequence[tuple[int, Question]], tower: str, seconds: float
-) -> None:
-    """How the checkpoint came about, without anything that names a place on this machine."""
-    told_of = {name: Path(value).name if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
-    write_json(
-        out / "training.json",
-        {
-            "recipe": told_of,
-            "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
-            "scenes_sha256": _set_sha256(recipe.scenes),
-            "vision_tower_sha256": tower,
-            "seconds": round(seconds),
-        },
-    )
+    return Example(picture=place, text=asked_of(scene, text) if scene else text, answer=answer)

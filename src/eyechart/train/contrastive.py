@@ -128,9 +128,11 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], *, len
 
 def export_clip(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     """Write the checkpoint and its processor, so that `CLIPModel` and `AutoProcessor` load them."""
-    side = model.config.vision_config.image_size
+    vision: Any = model.config.vision_config
+    text: Any = model.config.text_config
+    side = vision.image_size
     reader = copy.deepcopy(tokenizer)
-    reader.model_max_length = model.config.text_config.max_position_embeddings
+    reader.model_max_length = text.max_position_embeddings
     make_images: Callable[..., CLIPImageProcessorPil] = CLIPImageProcessorPil
     make_processor: Callable[..., CLIPProcessor] = CLIPProcessor
     images = make_images(

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from eyechart.core.files import write_json
+from eyechart.models.quiet import quiet
 
 
 def export(model: PreTrainedModel, folder: Path, *companions: Any) -> Path:
@@ -20,13 +21,14 @@ def export(model: PreTrainedModel, folder: Path, *companions: Any) -> Path:
     Raises:
         ValueError: a weight is too large for float16, or not finite.
     """
-    stored = copy.deepcopy(model).to("cpu").to(torch.float16)
+    stored: Any = copy.deepcopy(model)
+    stored.to(device="cpu", dtype=torch.float16)
     for name, value in stored.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(f"{name} holds values that float16 cannot hold")
-    stored.save_pretrained(folder)
-    for companion in companions:
-        companion.save_pretrained(folder)
+    with quiet():
+        for each in (stored, *companions):
+            each.save_pretrained(folder)
     path = folder / "config.json"
     write_json(path, _as_float32(json.loads(path.read_text())))
     return folder

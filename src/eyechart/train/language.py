@@ -1,6 +1,6 @@
 """The zoo's language model: its sizes, dialogues as batches of tokens, and a loss on all of a text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,9 @@ class DialogueReader:
                 end = at + len(asked) + len(answer)
                 if end > self._length:
                     if number == 0:
-                        raise ValueError(f"{end} tokens do not fit into a row of {self._length}: {dialogue[0]}")
+                        raise ValueError(
+                            f"{end} tokens do not fit into a row of {self._length}: {dialogue[0]}"
+                        )
                     continue
                 ids[row, at:end] = [*asked, *answer]
                 answers[row, at + len(asked) : end] = 1.0
@@ -123,24 +125,36 @@ def token_weights(
 
 
 @torch.no_grad()
-def perplexity(
-    model: LlamaForCausalLM, batches: Sequence[Batch], *, pad_id: int, progress: Callable[[int], None] | None = None
-) -> tuple[float, float]:
+def perplexity(model: nn.Module, batches: Sequence[Batch], *, pad_id: int) -> tuple[float, float]:
     """The model's perplexity on texts, and that of the best guess from the texts' own token frequencies alone."""
     total, count = 0.0, 0
     seen: list[Int64[ndarray, " token"]] = []
-    for number, batch in enumerate(batches):
+    for batch in batches:
         ids = batch["input_ids"]
         real = ids[:, 1:] != pad_id
         logits = model.eval()(input_ids=ids, use_cache=False).logits[:, :-1]
         each = functional.cross_entropy(logits[real], ids[:, 1:][real], reduction="none")
         total, count = total + each.double().sum().item(), count + len(each)
         seen.append(ids[:, 1:][real].numpy())
-        if progress is not None:
-            progress(number + 1)
     shares = np.bincount(np.concatenate(seen)) / count
     unigram = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
     return float(np.exp(total / count)), float(np.exp(unigram))
+
+
+@torch.no_grad()
+def answers_right(model: nn.Module, batch: Batch) -> tuple[int, int]:
+    """How many answers of a batch are the likeliest tokens throughout, each after all that stands before it; and of how many.
+
+    The first answer of a row is read after a scene told in words and one question, as an exam would put it; those
+    after it follow other questions with their right answers.
+    """
+    ids, answers = batch["input_ids"], batch["answers"][:, 1:] > 0
+    wrong = (model.eval()(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1) != ids[:, 1:]) & answers
+    starts = answers & ~functional.pad(answers, (1, 0))[:, :-1]
+    number = starts.long().cumsum(1)
+    failed = {(row, int(number[row, place])) for row, place in wrong.nonzero().tolist()}
+    count = int(starts.sum())
+    return count - len(failed), count
 
 
 def export_language_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:

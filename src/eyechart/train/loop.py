@@ -27,6 +27,7 @@ from transformers import (
 
 from eyechart.core.errors import UserError
 from eyechart.core.files import write_json
+from eyechart.models.quiet import quiet
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ def fit(
     )
     trainer.objective, trainer.batches = objective, batches
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    with quiet():
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return folder / f"checkpoint-{settings.max_steps}"
 
 

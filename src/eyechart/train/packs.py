@@ -5,8 +5,9 @@ segment attends to the prefix and to itself, and its positions go on from the pr
 loss it would have alone, while the picture is read once. Rows without a picture hold segments only.
 """
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -18,12 +19,15 @@ from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from eyechart.train.prompts import IMAGE, answered, prompt
+from eyechart.train.prompts import END, IMAGE, answered, prompt
 
 Features = Float16[ndarray, "picture patch dim"] | Float32[ndarray, "picture patch dim"]
 
 NO_TARGET = -100
 """In `targets`, where nothing is to be predicted: torch's own mark."""
+
+_CHECKED = 1000
+"""How many answers are looked at in their whole texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,32 +60,43 @@ class Segments:
 def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Segments:
     """Examples as the tokens of their whole training texts.
 
+    Prompt and answer are cut into tokens apart, as they are when a model answers.
+
     Raises:
-        ValueError: there are none, or the tokens of a prompt are not those that its whole text begins with.
+        ValueError: there are no examples, or the first of an answer's examples is cut otherwise as a whole.
     """
     if not examples:
         raise ValueError("0 examples were given; training needs at least 1")
-    seen = [example.picture is not None for example in examples]
-    texts = [answered(one.text, one.answer, image=shown) for one, shown in zip(examples, seen, strict=True)]
-    prompts = [prompt(one.text, image=shown) for one, shown in zip(examples, seen, strict=True)]
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    prompts = _ids(tokenizer, [prompt(one.text, image=one.picture is not None) for one in examples])
+    answers = {one.answer: one for one in reversed(examples)}
+    said = dict(zip(answers, _ids(tokenizer, [f" {answer}{END}" for answer in answers]), strict=True))
+    _check_whole(list(answers.values()), said, tokenizer)
     prefix = tuple(_ids(tokenizer, [prompt("a", image=True)])[0])
     prefix = prefix[: prefix.index(image_id)]
-    segments, answers, total = [], [], 0
-    for text, whole, asked, shown in zip(texts, _ids(tokenizer, texts), _ids(tokenizer, prompts), seen, strict=True):
-        if whole[: len(asked)] != asked:
-            raise ValueError(f"the answer melts into the prompt's last token in {text!r}")
-        cut = len(prefix) + 1 if shown else 0
-        segments.append(np.array(whole[cut:], np.int32))
-        answers.append(total + len(asked) - cut)
-        total += len(whole) - cut
+    heads = [0 if one.picture is None else len(prefix) + 1 for one in examples]
+    asked = [ids[head:] for ids, head in zip(prompts, heads, strict=True)]
+    segments = [np.array(ids + said[one.answer], np.int32) for ids, one in zip(asked, examples, strict=True)]
+    starts = np.cumsum([0, *map(len, segments)], dtype=np.int64)
     return Segments(
         prefix=prefix,
         tokens=np.concatenate(segments),
-        starts=np.cumsum([0, *map(len, segments)], dtype=np.int64),
-        answers=np.array(answers, np.int64),
+        starts=starts,
+        answers=starts[:-1] + np.array([len(ids) for ids in asked], np.int64),
         pictures=np.array([-1 if one.picture is None else one.picture for one in examples], np.int64),
     )
+
+
+def _check_whole(
+    examples: Sequence[Example], said: Mapping[str, list[int]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    for one in examples[:_CHECKED]:
+        shown = one.picture is not None
+        whole, asked = _ids(
+            tokenizer, [answered(one.text, one.answer, image=shown), prompt(one.text, image=shown)]
+        )
+        if whole != asked + said[one.answer]:
+            raise ValueError(f"prompt and answer {one.answer!r} melt into one token in {one.text!r}")
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -150,6 +165,15 @@ class PackedBatches:
         self._image_id, self._pad_id, self._examples, self._seed = image_id, pad_id, examples, seed
         self.rows = pack(segments, patches=features.shape[1], longest=longest)
         self._epoch = lru_cache(maxsize=4)(self._drawn)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all examples and of how they are batched."""
+        said = self.segments
+        digest = hashlib.sha256(repr((said.prefix, self._examples, len(self.rows), self._seed)).encode())
+        for values in (said.tokens, said.starts, said.answers, said.pictures):
+            digest.update(values.tobytes())
+        return digest.hexdigest()
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """The batch of a step, as `answer_loss` takes it."""

@@ -1,7 +1,5 @@
 """Batches of pictures from an array of bytes, each a function of the step alone."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
@@ -10,7 +8,7 @@ from torch import Tensor
 
 from eyechart.train.loop import Shuffled
 
-Pictures = UInt8[ndarray, "picture side side 3"]
+Pictures = UInt8[ndarray, "_ side side 3"]
 
 
 class PictureBatches:
@@ -35,7 +33,7 @@ class FamilyBatches:
         self,
         first: Pictures,
         second: Pictures,
-        families: Int[ndarray, " picture"] | Sequence[int],
+        families: Int[ndarray, " scene"],
         families_per_batch: int,
         *,
         seed: int = 0,
@@ -51,7 +49,7 @@ class FamilyBatches:
         if not len(first) == len(second) == len(families):
             raise ValueError(f"{len(first)} and {len(second)} pictures for {len(families)} scenes")
         self._pictures, self._seed = (first, second), seed
-        self._members = _by_family(np.asarray(families))
+        self._members = _by_family(families)
         self._order = Shuffled(items=len(self._members), batch_size=families_per_batch, seed=seed)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
@@ -64,7 +62,7 @@ class FamilyBatches:
         }
 
 
-def _by_family(families: Int[ndarray, " picture"]) -> Int[ndarray, "family member"]:
+def _by_family(families: Int[ndarray, " scene"]) -> Int[ndarray, "family member"]:
     _, sizes = np.unique(families, return_counts=True)
     if sizes.min() != sizes.max():
         raise ValueError(f"families of {sizes.min()} and of {sizes.max()} scenes: all must be of one size")

@@ -7,9 +7,9 @@ the scenes of a pair, or of any other group, kept together; labels dealt out ane
 chance.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -84,13 +84,8 @@ class Readability:
     """Share of the seeds in which each scene was read rightly, for paired comparisons of encoders."""
 
 
-class _Reader(Protocol):
-    """Trains on some scenes, and says how likely each word is for all."""
-
-    def __call__(
-        self, train: Int[ndarray, " train"], targets: Int[ndarray, " scene"], seed: int
-    ) -> Float[ndarray, "scene word"]:
-        """Higher is likelier; only the order of a scene's options counts."""
+_Reader = Callable[[ndarray, ndarray, int], ndarray]
+"""Trains on the scenes and targets given, with a seed, and scores each word for all scenes: higher is likelier."""
 
 
 def read_linearly(
@@ -189,13 +184,25 @@ def _right(
 
 
 def _deal(task: Task, seed: int) -> Int[ndarray, " scene"]:
-    """Labels dealt out anew among the scenes that have the same options."""
+    """Labels dealt out anew: those of a group go to another group of the same options, in a new order.
+
+    Groups stay as balanced as they were. Dealt out one by one, labels that are rarer in the training scenes would
+    be more frequent in the tested ones, and the control would end below chance.
+    """
     targets, rng = task.targets(), np.random.default_rng(seed)
     _, kinds = np.unique(task.allowed(), axis=0, return_inverse=True)
-    for kind in np.unique(kinds):
-        places = np.flatnonzero(kinds == kind)
-        targets[places] = rng.permutation(targets[places])
-    return targets
+    members: dict[Hashable, list[int]] = {}
+    for place in np.lexsort((rng.random(len(kinds)), kinds)):
+        members.setdefault(task.groups[place], []).append(int(place))
+    alike: dict[tuple[int, ...], list[list[int]]] = {}
+    for places in members.values():
+        alike.setdefault(tuple(kinds[places].tolist()), []).append(places)
+    dealt = targets.copy()
+    for groups in alike.values():
+        for place, source in enumerate(rng.permutation(len(groups))):
+            order = np.lexsort((rng.random(len(groups[source])), kinds[groups[source]]))
+            dealt[groups[place]] = targets[groups[source]][order]
+    return dealt
 
 
 def _hold_out(
@@ -252,7 +259,11 @@ def _logistic(
     weights = torch.zeros(rows.shape[1], closed.shape[1], requires_grad=True)
     bias = torch.zeros(closed.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weights, bias], max_iter=200, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+        [weights, bias],
+        max_iter=200,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -3,14 +3,21 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from eyechart.core.errors import UserError
+
 PAD, START, IMAGE, END = SPECIAL = ("<pad>", "<s>", "<image>", "</s>")
 """Tokens 0 to 3. The end is not token 2, at which transformers' CLIP would pool texts elsewhere than at their end."""
 
+ZooTokenizer = PreTrainedTokenizerFast
+"""What the recipes know the tokenizer as."""
+
 _TOKENIZER: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+_LOAD: Callable[[str], PreTrainedTokenizerFast] = PreTrainedTokenizerFast.from_pretrained
 
 
 def train_tokenizer(
@@ -61,6 +68,17 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer that was saved in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise UserError(f"{folder} holds no tokenizer (no tokenizer.json)")
+    return _LOAD(str(folder))
 
 
 def _piece(reader: pre_tokenizers.ByteLevel, word: str) -> str:

@@ -5,7 +5,9 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 
-def raw_pixels(pictures: UInt8[ndarray, "image side side 3"], *, side: int = 24) -> Float[ndarray, "image dim"]:
+def raw_pixels(
+    pictures: UInt8[ndarray, "image side side 3"], *, side: int = 24
+) -> Float[ndarray, "image dim"]:
     """The picture itself, averaged down to `side` pixels.
 
     Raises:

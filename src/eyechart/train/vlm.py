@@ -29,6 +29,7 @@ from transformers import (
 
 from eyechart.core.devices import seeded
 from eyechart.core.files import write_json
+from eyechart.train.loop import Report
 from eyechart.train.packs import NO_TARGET, Features
 from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
 
@@ -39,8 +40,6 @@ FED_LAYER = -2
 
 Stage = Literal["projector", "whole"]
 """What is trained: the projector alone, or the projector and the language model. Never the vision tower."""
-
-Report = Callable[[str, int, int], None]
 
 _PROCESSOR: Callable[..., LlavaProcessor] = LlavaProcessor
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from eyechart.world.facts import Facts
+from eyechart.world.kinds import KINDS
 from eyechart.world.words import (
     ACROSS,
     PLACES,
@@ -25,7 +26,6 @@ from eyechart.world.words import (
     side_faced,
     state_said,
 )
-from eyechart.world.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Rates:
 
 
 BIASED = Rates(
-    object=1,
+    object=1.0,
     color=0.6,
     quantity=0.25,
     presence=0.12,
@@ -75,7 +75,7 @@ BIASED = Rates(
 """As captions are: what a thing is and its colour, seldom how it stands or how many there are."""
 
 TOLD_ALL = Rates(
-    object=1,
+    object=1.0,
     color=0.8,
     quantity=0.8,
     presence=0.8,
@@ -90,7 +90,7 @@ TOLD_ALL = Rates(
 """Captions that are silent about nothing; `other` as in `BIASED`."""
 
 PERMUTED = Rates(
-    object=1,
+    object=1.0,
     color=0.03,
     quantity=0.03,
     presence=0.04,
@@ -150,12 +150,8 @@ class _Mentions:
 def _noun(facts: Facts, said: _Mentions, rng: random.Random) -> str:
     """The object with what can be said before its name."""
     noun = f"{facts.color} {facts.kind}" if said.color else facts.kind
-    words = [
-        word
-        for wanted, found in ((said.state, state_said(facts)), (said.structure, shape_said(facts)))
-        if wanted and found is not None and found[0] is None
-        for word in found[1:]
-    ]
+    found = [state_said(facts) if said.state else None, shape_said(facts) if said.structure else None]
+    words = [each[1] for each in found if each is not None and each[0] is None]
     rng.shuffle(words)
     for word in sorted(words, key=PREDICATIVE.__contains__):
         noun = described(word, noun)
@@ -165,8 +161,8 @@ def _noun(facts: Facts, said: _Mentions, rng: random.Random) -> str:
 def _features(facts: Facts, said: _Mentions, rng: random.Random) -> Iterator[str]:
     """What can be said after the object's name."""
     for wanted, found in ((said.state, state_said(facts)), (said.structure, shape_said(facts))):
-        if wanted and found is not None and found[0] is not None:
-            part, word = found
+        part, word = found or (None, "")
+        if wanted and part is not None:
             yield rng.choice((f"with {a(described(word, part))}", f"with its {part} {word}"))
     if said.presence:
         yield _presence(facts, rng)
@@ -197,7 +193,9 @@ def _company(facts: Facts, said: _Mentions, rng: random.Random) -> tuple[str, li
             before = f"{noun} and " if first else ""
             after += [] if first else [f"{rng.choice(('and', 'with'))} {noun}"]
     if facts.items is not None and said.quantity:
-        things = counted(facts.items.noun, facts.items.number, facts.items.color if said.other_color else None)
+        things = counted(
+            facts.items.noun, facts.items.number, facts.items.color if said.other_color else None
+        )
         after.append(f"{rng.choice(('and', 'with'))} {things}")
     if facts.letter is not None and (said.text or said.other):
         after.append(rng.choice(("and", "with", "beside")) + _sign(facts.letter if said.text else None, rng))
@@ -229,7 +227,9 @@ def _dense_subject(facts: Facts, rng: random.Random) -> str:
 
 
 def _dense_whole(facts: Facts) -> Iterator[str]:
-    words = [found[1] for found in (state_said(facts), shape_said(facts)) if found is not None and found[0] is None]
+    words = [
+        found[1] for found in (state_said(facts), shape_said(facts)) if found is not None and found[0] is None
+    ]
     if words:
         yield f"the {facts.kind} is {listed(words)}"
 
@@ -257,12 +257,17 @@ def _dense_company(facts: Facts, rng: random.Random) -> Iterator[str]:
         things = counted(facts.items.noun, facts.items.number, facts.items.color)
         yield f"there {'is' if facts.items.number == 1 else 'are'} {things}"
     if facts.letter is not None:
-        yield rng.choice(("there is a sign with the letter ", "a sign says ", "the sign has the letter ")) + facts.letter
+        yield (
+            rng.choice(("there is a sign with the letter ", "a sign says ", "the sign has the letter "))
+            + facts.letter
+        )
 
 
 def told(facts: Facts) -> str:
     """The whole scene in words, always the same for the same facts: whoever reads it can answer every question."""
-    return " ".join(f"{sentence}." for sentence in (*_told_object(facts), *_told_parts(facts), *_told_company(facts)))
+    return " ".join(
+        f"{sentence}." for sentence in (*_told_object(facts), *_told_parts(facts), *_told_company(facts))
+    )
 
 
 def _told_object(facts: Facts) -> Iterator[str]:

@@ -110,7 +110,7 @@ def _draw(rng: random.Random) -> _Jitter:
         sign_turn=rng.uniform(-10, 10),
         azimuth=rng.uniform(-12, 12),
         low=rng.uniform(9, 19),
-        high=rng.uniform(46, 54),
+        high=rng.uniform(36, 43),
         distance=rng.uniform(0.95, 1.08),
         aim=(rng.uniform(-0.05, 0.05), rng.uniform(-0.04, 0.04)),
     )

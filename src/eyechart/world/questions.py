@@ -6,7 +6,7 @@ the facts come from `draw_facts`.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from eyechart.core.errors import unknown
 from eyechart.world.draw import ALIKE
 from eyechart.world.facts import COLORS, LETTERS, PATTERNS, Facts
 from eyechart.world.kinds import KINDS
+from eyechart.world.wordings import FAMILIES
 from eyechart.world.words import (
     ACROSS,
     NUMBERS,
@@ -66,145 +67,11 @@ class Topic:
     beside: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """How a family of questions is put: its pattern, both answers where there are only two, and several texts.
-
-    In a text, {k} is the object, {p} its part, {o} the object beside, {x} and {y} the options, each also with its
-    article ({ak}); {ks} is the plural, {axk} `an open door`.
-    """
-
-    pattern: str
-    texts: tuple[str, ...]
-    answers: tuple[str, str] | None = None
-    group: str = ""
-    """Families that ask the same thing in other words; of a group one is asked."""
-
-
-_WHOLE = (
-    "Is the {k} {x} or {y}?",
-    "Which is it: {axk} or {ayk}?",
-    "Does the picture show {axk} or {ayk}?",
-    "Is this {axk} or {ayk}?",
-)
-_PART = (
-    "Is the {p} of the {k} {x} or {y}?",
-    "Does the {k} have {axp} or {ayp}?",
-    "Do you see a {k} with {axp} or with {ayp}?",
-)
-
-FAMILIES: Mapping[str, Wording] = {
-    "facing": Wording(
-        pattern="orientation",
-        answers=("left", "right"),
-        texts=(
-            "Which way is the {k} facing: {x} or {y}?",
-            "Is the {k} facing {x} or {y}?",
-            "Is the {k} turned to the {x} or to the {y}?",
-            "Is the front of the {k} on the {x} or on the {y}?",
-        ),
-    ),
-    "part": Wording(
-        pattern="presence",
-        answers=("yes", "no"),
-        group="part",
-        texts=("Does the {k} have {ap}?", "Is there {ap} on the {k}?", "Can you see {ap} on the {k}?"),
-    ),
-    "with": Wording(
-        pattern="presence",
-        answers=("with", "without"),
-        group="part",
-        texts=("Is the {k} with or without {ap}?", "Is this {ak} with or without {ap}?"),
-    ),
-    "object": Wording(
-        pattern="presence",
-        answers=("yes", "no"),
-        texts=("Is there {ak} in the picture?", "Can you see {ak}?", "Does the picture show {ak}?"),
-    ),
-    "state": Wording(pattern="state", texts=_WHOLE),
-    "part state": Wording(pattern="state", texts=_PART),
-    "number": Wording(
-        pattern="quantity",
-        texts=("How many {ks} are there?", "How many {ks} can you see?", "How many {ks} does the picture show?"),
-    ),
-    "beside": Wording(
-        pattern="position",
-        answers=("left", "right"),
-        group="place",
-        texts=(
-            "Is the {k} to the {x} or to the {y} of the {o}?",
-            "On which side of the {o} is the {k}: {x} or {y}?",
-            "Where is the {k}: to the {x} or to the {y} of the {o}?",
-        ),
-    ),
-    "depth": Wording(
-        pattern="position",
-        answers=("front", "behind"),
-        group="place",
-        texts=(
-            "Is the {k} in front of the {o} or behind it?",
-            "Is the {k} behind the {o} or in front of it?",
-            "Where is the {k}: in front of the {o} or behind it?",
-        ),
-    ),
-    "near": Wording(
-        pattern="position",
-        answers=("closer", "farther"),
-        group="place",
-        texts=(
-            "Is the {k} closer to the camera than the {o} or farther away?",
-            "Is the {k} farther from the camera than the {o} or closer to it?",
-        ),
-    ),
-    "color": Wording(
-        pattern="color",
-        texts=("What color is the {k}?", "Which color is the {k}?", "What is the color of the {k}?"),
-    ),
-    "colors": Wording(pattern="color", texts=("What color are the {ks}?", "Which color are the {ks}?")),
-    "part color": Wording(
-        pattern="color", texts=("What color is the {p} of the {k}?", "What is the color of the {p} of the {k}?")
-    ),
-    "shape": Wording(pattern="structure", texts=_WHOLE),
-    "part shape": Wording(pattern="structure", texts=_PART),
-    "letter": Wording(
-        pattern="text",
-        texts=(
-            "Which letter is on the sign?",
-            "What letter can you see on the sign?",
-            "What is the letter on the sign?",
-        ),
-    ),
-    "height": Wording(
-        pattern="viewpoint",
-        answers=("above", "side"),
-        group="height",
-        texts=(
-            "Is the {k} seen from above or from the side?",
-            "Do we see the {k} from the side or from above?",
-            "Is the camera above the {k} or at its side?",
-        ),
-    ),
-    "camera": Wording(
-        pattern="viewpoint",
-        answers=("high", "low"),
-        group="height",
-        texts=("Is the camera {x} or {y}?", "Is the {k} seen from a {x} or from a {y} camera?"),
-    ),
-    "end": Wording(
-        pattern="viewpoint",
-        answers=("front", "behind"),
-        texts=(
-            "Is the {k} seen from the front or from behind?",
-            "Do we see the {k} from behind or from the front?",
-        ),
-    ),
-}
-"""Every family of questions, by name."""
-
-
 def topics(facts: Facts) -> dict[Topic, str]:
     """All that can be asked of the facts without ambiguity, with the right answers."""
-    return dict([*_of_object(facts), *_of_parts(facts), *_of_company(facts), *_of_colors(facts), *_of_view(facts)])
+    return dict(
+        [*_of_object(facts), *_of_parts(facts), *_of_company(facts), *_of_colors(facts), *_of_view(facts)]
+    )
 
 
 def _of_object(facts: Facts) -> Iterator[tuple[Topic, str]]:
@@ -329,7 +196,7 @@ def _rival(topic: Topic, truth: str, facts: Facts, rng: random.Random) -> str | 
         case "letter":
             return rng.choice([letter for letter in LETTERS if letter != truth])
         case "part color":
-            return facts.color
+            return facts.color if rng.random() < _open_to(facts.color) / _open_to(facts.accent) else None
         case _:
             return _other_color(truth, facts, rng)
 
@@ -348,19 +215,32 @@ def _answers(topic: Topic) -> tuple[str, str] | None:
 
 
 def _other_color(truth: str, facts: Facts, rng: random.Random) -> str | None:
-    """Another colour that is spoken of in the scene; where there is none, any that a person would not take for it."""
+    """Another colour that is spoken of in the scene; where there is none, any that a person would not take for it.
+
+    `draw_facts` draws a scene less often than the same scene with both colours exchanged where the main colour leaves
+    more to choose the others from; the commoner of the two is asked about at the rarer's rate.
+    """
     spoken = [facts.color]
     spoken += [] if facts.other is None else [facts.other.color]
     spoken += [] if facts.items is None else [facts.items.color]
     there = [color for color in spoken if not _alike(color, truth)]
+    rival = rng.choice(there or [color for color in COLORS if color != truth])
+    if _alike(rival, truth) or (not there and _alike(rival, facts.accent)):
+        return None
+    third = truth if rival == facts.color else rival
+    rate = _open_to(facts.color) / _open_to(third)
     if there:
-        return rng.choice(there)
-    rival = rng.choice([color for color in COLORS if color != truth])
-    return None if _alike(rival, truth) or rival == facts.accent else rival
+        rate *= _open_to(facts.color, facts.accent) / _open_to(third, facts.accent)
+    return rival if rng.random() < rate else None
 
 
 def _alike(first: str, second: str) -> bool:
     return first == second or frozenset((first, second)) in ALIKE
+
+
+def _open_to(*taken: str) -> int:
+    """How many colours go with these."""
+    return sum(not any(_alike(color, other) for other in taken) for color in COLORS)
 
 
 def _put(topic: Topic, truth: str, false: str, rng: random.Random) -> Question:
@@ -381,7 +261,15 @@ def _put(topic: Topic, truth: str, false: str, rng: random.Random) -> Question:
 
 def _slots(topic: Topic, first: str, second: str) -> dict[str, str]:
     kind, part = topic.subject, topic.part
-    slots = {"k": kind, "ak": a(kind), "ks": plural(kind), "p": part, "o": topic.beside, "x": first, "y": second}
+    slots = {
+        "k": kind,
+        "ak": a(kind),
+        "ks": plural(kind),
+        "p": part,
+        "o": topic.beside,
+        "x": first,
+        "y": second,
+    }
     slots |= {"axk": a(described(first, kind)), "ayk": a(described(second, kind))}
     if part:
         slots |= {"ap": a(part), "axp": a(described(first, part)), "ayp": a(described(second, part))}
@@ -448,7 +336,9 @@ def _stated(topic: Topic, truth: str, facts: Facts) -> str:
             place = next(place for place in PLACES if place == truth)
             said = f"{a(kind)} {PLACES[place]} {a(topic.beside)}"
         case "near":
-            said = f"{a(kind)} {truth} {'to' if truth == 'closer' else 'from'} the camera than {a(topic.beside)}"
+            said = (
+                f"{a(kind)} {truth} {'to' if truth == 'closer' else 'from'} the camera than {a(topic.beside)}"
+            )
         case "object":
             said = a(kind)
         case _:

@@ -203,8 +203,8 @@ def _trace(stage: _Stage, pixels: slice) -> _Hits:
 
 
 def _floor_depth(stage: _Stage, rays: Float32[ndarray, "3 n"]) -> Float32[ndarray, " n"]:
-    """Depth of the floor along each ray, infinite for rays that do not go down."""
-    down = rays[1] < 0
+    """Depth of the floor along each ray, infinite for rays that do not go down (or all but level, into the haze)."""
+    down = rays[1] < np.float32(-1e-5)
     return np.where(down, -stage.view.eye[1] / np.where(down, rays[1], np.float32(-1)), np.float32(np.inf))
 
 
@@ -231,11 +231,13 @@ def _paint(
     stage: _Stage, hits: _Hits, count: int
 ) -> tuple[Float32[ndarray, "3 pixel"], UInt8[ndarray, " pixel"], UInt8[ndarray, " pixel"]]:
     """Mean linear colour of each pixel, and part and object that its first ray sees."""
-    colors = _backdrop(stage, hits.rays)
+    colors = np.empty_like(hits.rays)
+    sky = np.flatnonzero(np.isinf(hits.depth))
+    colors[:, sky] = _backdrop(stage, hits.rays[:, sky])
     parts = np.zeros(count, dtype=np.uint8)
     objects = np.zeros(count, dtype=np.uint8)
     if hits.floor.size:
-        colors[:, hits.floor], rugs = _floor(stage, hits, count, colors[:, hits.floor])
+        colors[:, hits.floor], rugs = _floor(stage, hits, count)
         first = hits.floor < count
         objects[hits.floor[first]] = rugs[first]
         # by shape: kinds.PARTS lists ("rug", "disc"), ("rug", "square"), ("rug", "ring")
@@ -257,9 +259,7 @@ def _backdrop(stage: _Stage, rays: Float32[ndarray, "3 n"]) -> Float32[ndarray, 
     return color
 
 
-def _floor(
-    stage: _Stage, hits: _Hits, count: int, behind: Float32[ndarray, "3 n"]
-) -> tuple[Float32[ndarray, "3 n"], UInt8[ndarray, " n"]]:
+def _floor(stage: _Stage, hits: _Hits, count: int) -> tuple[Float32[ndarray, "3 n"], UInt8[ndarray, " n"]]:
     """Colour of the floor where rays meet it, and the id of the rug there (0: bare floor)."""
     scene, rays, depth = stage.scene, hits.rays[:, hits.floor], hits.depth[hits.floor]
     x, z = (stage.view.eye[axis] + depth * rays[axis] for axis in (0, 2))
@@ -285,8 +285,10 @@ def _floor(
     )
     distance = np.float32(np.linalg.norm(np.subtract(scene.camera.eye, scene.camera.target)))
     fade = np.clip((depth / distance - FAR[0]) / (FAR[1] - FAR[0]), 0, 1)
-    fade = fade * fade * (3 - 2 * fade)
-    return color + (behind - color) * fade, rugs
+    far = np.flatnonzero(fade)
+    smooth = fade[far] * fade[far] * (3 - 2 * fade[far])
+    color[:, far] += (_backdrop(stage, rays[:, far]) - color[:, far]) * smooth
+    return color, rugs
 
 
 def _sunny(

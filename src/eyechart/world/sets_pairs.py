@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from eyechart.core.runs import RunFolder
 from eyechart.world.captions import told
+from eyechart.world.cv import cv_questions
 from eyechart.world.kinds import PARTS
 from eyechart.world.layout import lay_out
 from eyechart.world.questions import statements
@@ -43,6 +44,8 @@ CV_SIZE = 96
 
 DEPTH_FAR = 65_535
 """What a depth map holds where nothing is hit."""
+
+_DIMENSION = {"Count": "2D", "Relation": "2D", "Depth": "3D", "Distance": "3D"}
 
 CAPTIONS_SCHEMA = pa.schema(
     [
@@ -182,7 +185,7 @@ def _cv_rows(pair: ScenePair) -> Iterator[dict[str, Any]]:
             f"{letter} {option}" for letter, option in zip(letters, question.options, strict=True)
         )
         yield {
-            "task": question.task,
+            "task": question.task.capitalize(),
             "image": f"images/{items_of(pair)[0]}.png",
             "question": question.text,
             "choices": list(question.options),
@@ -201,15 +204,11 @@ def _write_texts(run: RunFolder, pairs: Sequence[ScenePair], *, maps: bool) -> N
     run.write_bytes(FACTS, b"".join(_fact_lines(pairs)))
     run.write_table(CAPTIONS, [_caption_row(pair) for pair in pairs], CAPTIONS_SCHEMA)
     rows = [row for line in run.jsonl(SHARDS, key="shard") for row in line["cv"]]
-    dimension = {"count": "2D", "relation": "2D", "depth": "3D", "distance": "3D"}
-    run.write_table(
-        CV,
-        [
-            {"idx": number, "type": dimension[row["task"].lower()], "source": "eyechart", **row}
-            for number, row in enumerate(rows)
-        ],
-        CV_SCHEMA,
-    )
+    numbered = [
+        {"idx": number, "type": _DIMENSION[row["task"]], "source": "eyechart", **row}
+        for number, row in enumerate(rows)
+    ]
+    run.write_table(CV, numbered, CV_SCHEMA)
     if maps:
         run.write_json("maps/parts.json", {place + 1: list(part) for place, part in enumerate(PARTS)})
     run.write_bytes(QUESTIONS, _questions(pairs))
@@ -223,7 +222,15 @@ def _questions(pairs: Sequence[ScenePair]) -> bytes:
         options = f"(a) {pair.options[0]} (b) {pair.options[1]}"
         for item, answer in zip(items_of(pair), pair.answers, strict=True):
             writer.writerow(
-                [item, pair.id, pair.pattern, pair.question, options, "ab"[answer], f"images/{item}.png"]
+                [
+                    item,
+                    pair.id,
+                    pair.pattern,
+                    pair.question,
+                    options,
+                    ("(a)", "(b)")[answer],
+                    f"images/{item}.png",
+                ]
             )
     return out.getvalue().encode()
 

@@ -94,14 +94,32 @@ def revolve(profile: Points, *, segments: int = SEGMENTS) -> Mesh:
     the right of the way it goes. Points on the axis have radius 0.
     """
     points = np.array(profile, dtype=np.float64)
+    ends = np.stack([points[:-1], points[1:]], axis=1)
     around = np.linspace(0, 2 * math.pi, segments + 1)
-    rings = []
-    for start, end, normals in zip(points[:-1], points[1:], _profile_normals(points), strict=True):
-        rings.append(_band(np.stack([start, end]), normals, around))
-    return join(rings)
+    return _mesh(_swept(ends, around), _sides(ends, segments), _swept(_profile_normals(points), around))
 
 
-def _profile_normals(points: Grid) -> list[Grid]:
+def _swept(pairs: Grid, around: Grid) -> Grid:
+    """Both ends (radius, height) of each section, repeated at each angle about the y axis."""
+    radial, height = pairs[..., 0, None], pairs[..., 1, None]
+    heights = np.broadcast_to(height, (*height.shape[:-1], len(around)))
+    return np.stack([radial * np.cos(around), heights, -radial * np.sin(around)], axis=-1).reshape(-1, 3)
+
+
+def _sides(ends: Grid, segments: int) -> npt.NDArray[np.integer]:
+    """The triangles of each section: two for each segment, one where the section starts or ends on the axis."""
+    low = np.arange(segments)
+    high = low + segments + 1
+    lower, upper = np.stack([low, low + 1, high + 1], axis=1), np.stack([low, high + 1, high], axis=1)
+    triangles = []
+    for section, ((start, _), (end, _)) in enumerate(ends):
+        offset = section * 2 * (segments + 1)
+        triangles += [lower + offset] if start > 0 else []
+        triangles += [upper + offset] if end > 0 else []
+    return np.concatenate(triangles)
+
+
+def _profile_normals(points: Grid) -> Grid:
     """Both ends' normals of each section of a profile, shared with the neighbour where the bend is gentle."""
     steps = np.diff(points, axis=0)
     flat = np.stack([steps[:, 1], -steps[:, 0]], axis=1) / np.linalg.norm(steps, axis=1, keepdims=True)
@@ -115,34 +133,17 @@ def _profile_normals(points: Grid) -> list[Grid]:
             else:  # a round solid's pole faces straight up or down; a cone's tip does not
                 pole = np.array([0.0, np.sign(own[1])])
                 pair.append(pole if radius == 0 and own @ pole > gentle else own)
-        ends.append(np.stack(pair))
-    return ends
-
-
-def _band(ends: Grid, normals: Grid, around: Grid) -> Mesh:
-    """The surface that one section of a profile sweeps."""
-    cosine, sine = np.cos(around), np.sin(around)
-
-    def swept(pair: Grid) -> Grid:
-        radial, height = pair[:, 0, None], pair[:, 1, None]
-        heights = np.broadcast_to(height, (2, len(around)))
-        return np.stack([radial * cosine, heights, -radial * sine], axis=-1).reshape(-1, 3)
-
-    sides = len(around) - 1
-    low = np.arange(sides)
-    high = low + sides + 1
-    triangles = []
-    if ends[0, 0] > 0:
-        triangles.append(np.stack([low, low + 1, high + 1], axis=1))
-    if ends[1, 0] > 0:
-        triangles.append(np.stack([low, high + 1, high], axis=1))
-    return _mesh(swept(ends), np.concatenate(triangles), swept(normals))
+        ends.append(pair)
+    return np.array(ends)
 
 
 def loft(bottom: Points, top: Points, height: Number) -> Mesh:
     """A flat-sided solid between two outlines in the xz plane, at y = 0 and y = `height`.
 
     Both list (x, z) of a convex outline with as many points, in the same order and sense.
+
+    Raises:
+        ValueError: the outlines have different numbers of points.
     """
     if len(bottom) != len(top):
         raise ValueError(f"both outlines need as many points, got {len(bottom)} and {len(top)}")

@@ -30,7 +30,7 @@ ACROSS: Mapping[Place, Place] = {"left": "right", "right": "left", "front": "beh
 
 _GLUE = (
     "a an and are at away beside but camera can closer color do does down facing farther from has have high how image"
-    " in is it its letter low many no of on or photo picture says see seen show shows side sign than that the there"
+    " in is it its letter low many no of on or photo picture rug says see seen show shows side sign than that the there"
     " this to turned viewed way we what where which with without yes you"
 )
 """The words that are no fact themselves."""

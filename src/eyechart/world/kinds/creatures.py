@@ -6,6 +6,7 @@ or scaled, and always painted with the accent.
 """
 
 import math
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -41,11 +42,11 @@ def _piece(part: str, slot: Slot, *meshes: Mesh) -> Piece:
     return Piece(part=part, mesh=join(meshes), slot=slot)
 
 
-def _bead(r: Number, *, flat: Number = 1) -> Mesh:
+def _bead(r: Number, *, flat: Number = 1, segments: int = 10) -> Mesh:
     """A small ball of few triangles, centred; `flat` scales its height along y."""
     angles = [math.radians(degrees) for degrees in (-54, -18, 18, 54)]
     middle = [(r * math.cos(angle), r * math.sin(angle)) for angle in angles]
-    return revolve([(0, -r), *middle, (0, r)], segments=10).scaled(1, flat, 1)
+    return revolve([(0, -r), *middle, (0, r)], segments=segments).scaled(1, flat, 1)
 
 
 def _dot(r: Number) -> Mesh:
@@ -61,7 +62,7 @@ def _band(r: Number, h: Number, thick: Number) -> Mesh:
 
 def _egg(rx: Number, ry: Number, rz: Number) -> Mesh:
     """A stretched bead, centred."""
-    return _bead(1).scaled(rx, ry, rz)
+    return _bead(1, segments=8).scaled(rx, ry, rz)
 
 
 def _block(rx: Number, ry: Number, rz: Number) -> Mesh:
@@ -92,7 +93,7 @@ def _half_turned(mesh: Mesh) -> Mesh:
 def _snowman(look: Look) -> Pieces:
     lean, shoulder = (40, 0.36) if look.state == "raised" else (130, 0.44)
     fork = _rod(0.045, 0.18, lean - 45).moved(*_along(0.24, lean))
-    twig = join([_rod(0.06, 0.42, lean), fork]).moved(0.29, shoulder)
+    twig = join([_rod(0.06, 0.42, lean), fork]).moved(0.28, shoulder)
     rounded = look.shape == "round"
     body = ellipsoid(0.4, 0.29, 0.38).moved(y=0.29) if rounded else box(0.66, 0.52, 0.64)
     front = 0.37 if rounded else 0.32
@@ -140,6 +141,7 @@ _SPOTS = ((258, 0.2), (212, 0.24), (232, 0.6), (315, 0.3), (338, 0.64))
 """Spots on one side of the cap: degrees about the y axis, share of its height; the first three survive the cut."""
 
 _CUT = (112.5, 157.5)
+"""Where the slice begins and ends that is cut out of the cap, in degrees about the y axis; another faces it."""
 
 _GRASS = ((0.22, 0.2, -0.04), (0.31, 0.3, 0.0), (0.4, 0.2, 0.05))
 """The blades on one side of the mushroom: x, height, z."""
@@ -148,7 +150,7 @@ _GRASS = ((0.22, 0.2, -0.04), (0.31, 0.3, 0.0), (0.4, 0.2, 0.05))
 def _on_profile(profile: Points, share: Number, mesh: Mesh) -> Mesh:
     """A mesh laid flat on the solid that a profile sweeps, on its +x side at a share of the solid's height."""
     y = share * profile[-1][1]
-    for (r0, y0), (r1, y1) in zip(profile[:-1], profile[1:], strict=True):
+    for (r0, y0), (r1, y1) in pairwise(profile):
         if y0 <= y <= y1:
             slope = math.degrees(math.atan2(y1 - y0, r0 - r1))
             return mesh.turned("z", -slope).moved(r0 + (r1 - r0) * (y - y0) / (y1 - y0), y)
@@ -167,7 +169,7 @@ def _snail(look: Look) -> Pieces:
     top = 0.15 if flat else 0.34
     outline = [(0.52 * math.cos(a) - 0.07, 0.24 * math.sin(a)) for a in np.radians(np.arange(0, 360, 30))]
     body = loft(outline, outline, top) if flat else dome(1, 1).scaled(0.54, top, 0.25).moved(-0.07)
-    lean, length, x, y = (14, 0.5, 0.26, 0.06) if look.state == "raised" else (80, 0.2, 0.26, 0.14)
+    lean, length, x, y = (14, 0.5, 0.25, 0.06) if look.state == "raised" else (80, 0.2, 0.25, 0.155)
     end_x, end_y = _along(length, lean)
     stalk = join([_rod(0.045, 0.22, 24), _bead(0.095).moved(*_along(0.24, 24))])
     return (
@@ -182,16 +184,16 @@ def _snail(look: Look) -> Pieces:
 
 def _fish(look: Look) -> Pieces:
     puffed = look.state == "puffed"
-    rx, ry, rz = (0.36, 0.31, 0.3) if puffed else (0.44, 0.2, 0.15)
-    x, y = 0.14, 0.14 + ry
+    rx, ry, rz = (0.36, 0.3, 0.3) if puffed else (0.44, 0.2, 0.15)
+    x, y = 0.14, 0.12 + ry
     if look.shape == "round":
-        body, fin_y = ellipsoid(rx, ry, rz), y + ry - (0.24 if puffed else 0.2)
-        stripe = _band(1.16, 0.26 / rx, 0.4).turned("z", 90).scaled(rx, ry, rz)
+        body, fin_y = ellipsoid(rx, ry, rz), y + ry - (0.17 if puffed else 0.19)
+        stripe = _band(1.16, 0.22 / rx, 0.4).turned("z", 90).scaled(rx, ry, rz)
         side, eye = rz * 0.84, (x + rx * 0.6, y + ry * 0.2)
     else:
         rx, ry, rz = rx * 0.92, ry * 0.86, rz * 0.86
-        body, fin_y = _block(rx, ry, rz), y + ry - (0.2 if puffed else 0.14)
-        stripe = _block(0.12, ry + 0.05, rz + 0.05)
+        body, fin_y = _block(rx, ry, rz), y + ry - (0.15 if puffed else 0.14)
+        stripe = _block(0.11, ry + 0.05, rz + 0.05)
         side, eye = rz, (x + rx * 0.64, y + ry * 0.25)
     lobe = prism(((0.1, -0.04), (0.06, 0.09), (-0.26, 0.32), (-0.3, 0.26), (-0.14, 0)), 0.12)
     return (
@@ -199,24 +201,24 @@ def _fish(look: Look) -> Pieces:
         _piece("body", "light", _both_sides(_bead(0.085).moved(*eye, side))),
         _piece("body", "dark", _both_sides(_dot(0.06).moved(eye[0] + 0.01, eye[1], side + 0.05))),
         _piece("tail", "main", join([lobe, lobe.scaled(1, -1, 1)]).moved(x - rx + 0.02, y)),
-        _piece("fin", "accent", shared_fin().moved(x - 0.3, fin_y)),
-        _piece("stripe", "dark", stripe.moved(x - 0.04, y)),
-        _piece("stand", "wood", dome(0.28, 0.23).moved(x)),
+        _piece("fin", "accent", shared_fin().moved(x - 0.32, fin_y)),
+        _piece("stripe", "dark", stripe.moved(x - 0.01, y)),
+        _piece("stand", "wood", dome(0.32, 0.24).moved(x)),
     )
 
 
 def _cat(look: Look) -> Pieces:
     sitting = look.state == "sitting"
     if sitting:
-        hx, hy, tail = 0.12, 0.72, (-0.31, 0.31)
+        hx, hy, tail = 0.12, 0.71, (-0.31, 0.31)
         body = ellipsoid(0.24, 0.34, 0.22).turned("z", -14).moved(-0.06, 0.34)
         legs = [
             cylinder(0.085, 0.4, segments=10).moved(0.17, 0, 0.1),
-            _egg(0.18, 0.15, 0.1).moved(-0.16, 0.145, 0.17),
+            _egg(0.18, 0.15, 0.1).moved(-0.16, 0.15, 0.17),
         ]
-        collar = _band(0.25, 0.19, 0.12).turned("z", -8).moved(0.03, 0.46)
+        collar = _band(0.26, 0.2, 0.12).turned("z", -8).moved(0.03, 0.45)
     else:
-        hx, hy, tail = 0.38, 0.68, (-0.34, 0.74)
+        hx, hy, tail = 0.36, 0.68, (-0.34, 0.74)
         body = ellipsoid(0.4, 0.19, 0.2).moved(-0.06, 0.46)
         legs = [cylinder(0.09, 0.4, segments=10).moved(x, 0, 0.11) for x in (0.18, -0.32)]
         collar = _band(0.25, 0.17, 0.12).turned("z", -58).moved(0.18, 0.5)
@@ -230,7 +232,7 @@ def _cat(look: Look) -> Pieces:
             "head",
             "dark",
             _both_sides(_dot(0.055).moved(hx + 0.14, hy + 0.05, 0.18)),
-            _dot(0.05).moved(hx + 0.26, hy - 0.03),
+            _dot(0.05).moved(hx + 0.245, hy - 0.03),
         ),
         _piece("ear", "main", _half_turned(ear).moved(hx, hy)),
         _piece("tail", "accent", shared_curl().moved(*tail)),
@@ -241,25 +243,26 @@ def _cat(look: Look) -> Pieces:
 
 def _rabbit(look: Look) -> Pieces:
     rounded = look.shape == "round"
+    side = 0.21 if rounded else 0.28
     foot = _egg(0.23, 0.11, 0.11)
     if look.state == "standing":
-        hx, hy, tail = 0.06, 0.62, (-0.33, 0.2)
+        hx, hy, tail = 0.06, 0.62, (-0.36, 0.24)
         body = (
-            ellipsoid(0.25, 0.28, 0.23).moved(-0.02, 0.28) if rounded else box(0.44, 0.48, 0.42).moved(-0.04)
+            ellipsoid(0.25, 0.28, 0.23).moved(-0.02, 0.28) if rounded else box(0.44, 0.42, 0.52).moved(-0.04)
         )
-        legs = [foot.moved(0.12, 0.105, 0.17)]
-        scarf = _band(0.26, 0.17, 0.12).moved(0.01, 0.47)
+        legs = [foot.moved(0.12, 0.11, side - 0.04)]
+        scarf = _band(0.27, 0.17, 0.12).moved(0.01, 0.475)
     else:
-        hx, hy, tail = 0.32, 0.48, (-0.45, 0.24)
+        hx, hy, tail = 0.34, 0.5, (-0.44, 0.3)
         body = (
-            ellipsoid(0.34, 0.26, 0.25).moved(-0.06, 0.26) if rounded else box(0.58, 0.46, 0.52).moved(-0.1)
+            ellipsoid(0.32, 0.26, 0.25).moved(-0.06, 0.26) if rounded else box(0.5, 0.44, 0.62).moved(-0.07)
         )
-        legs = [_egg(0.17, 0.15, 0.1).moved(-0.14, 0.145, 0.21), foot.moved(0.18, 0.105, 0.16)]
-        scarf = _band(0.26, 0.2, 0.12).turned("z", -42).moved(0.17, 0.36)
-    ears = [shared_paddle().moved(hx + x, hy + 0.2, z) for x, z in ((0.0, 0.12), (-0.14, -0.12))]
+        legs = [_egg(0.17, 0.14, 0.1).moved(-0.14, 0.14, side), foot.moved(0.18, 0.11, side - 0.05)]
+        scarf = _band(0.27, 0.22, 0.12).turned("z", -38).moved(0.16, 0.39)
+    ears = [shared_paddle().moved(hx + x, hy + 0.185, z) for x, z in ((-0.03, 0.12), (-0.16, -0.12))]
     return (
         _piece("body", "main", body),
-        _piece("head", "main", ellipsoid(0.23, 0.18, 0.19).moved(hx, hy)),
+        _piece("head", "main", ellipsoid(0.25, 0.195, 0.19).moved(hx, hy)),
         _piece(
             "head",
             "dark",
@@ -268,27 +271,27 @@ def _rabbit(look: Look) -> Pieces:
         ),
         _piece("ear", "accent", *ears),
         _piece("leg", "main", *(_both_sides(leg) for leg in legs)),
-        _piece("tail", "light", _bead(0.18).moved(*tail)),
+        _piece("tail", "light", _bead(0.2).moved(*tail)),
         _piece("scarf", "dark", scarf),
     )
 
 
 def _flower(look: Look) -> Pieces:
     if look.state == "fresh":
-        x, y, stem = 0.0, 0.75, [cylinder(0.1, 0.5).moved(y=0.12)]
+        x, y, stem = 0.0, 0.725, [cylinder(0.1, 0.5).moved(y=0.12)]
     else:
-        x, y = 0.3, 0.38
-        stem = [cylinder(0.075, 0.52).moved(y=0.12), torus_arc(0.15, 0.075, 180).moved(0.15, 0.62)]
+        x, y = 0.29, 0.37
+        stem = [cylinder(0.075, 0.49).moved(-0.02, 0.12), torus_arc(0.15, 0.075, 180).moved(0.13, 0.59)]
     around = np.radians(np.arange(0, 360, 30))
     lobe: Points = [(0.16 * math.cos(a), 0.2 + 0.16 * math.sin(a)) for a in around]
-    ray: Points = ((-0.14, 0.14), (0, 0), (0.14, 0.14), (0, 0.38))
+    ray: Points = ((-0.15, 0.15), (0, 0), (0.15, 0.15), (0, 0.38))
     petal = prism(lobe if look.shape == "round" else ray, 0.12)
     return (
         _piece("pot", "wood", frustum(0.2, 0.26, 0.13), cylinder(0.31, 0.06).moved(y=0.11)),
         _piece("stem", "leaf", *stem),
         _piece("leaf", "accent", shared_paddle().moved(-0.24, 0.42)),
         _piece("petal", "main", *(petal.turned("z", 72 * index).moved(x, y) for index in range(5))),
-        _piece("center", "dark", _bead(0.19, flat=0.8).turned("x", 90).moved(x, y)),
+        _piece("center", "dark", _bead(0.186, flat=0.8).turned("x", 90).moved(x, y)),
     )
 
 

@@ -116,7 +116,7 @@ def _rocket(look: Look) -> tuple[Piece, ...]:
         _piece("nose", "accent", shared_cone().moved(y=0.64)),
         _piece("window", "glow" if look.state == "lit" else "dark", _both_sides(port)),
         _piece("wing", "main", blade, blade.turned("y", 180)),
-        _piece("flame", "glow", frustum(0.22, 0.3, 0.12).moved(y=0.17), *tongues),
+        _piece("flame", "glow", frustum(0.24, 0.31, 0.13).moved(y=0.16), *tongues),
     )
 
 
@@ -137,14 +137,15 @@ def _boat(look: Look) -> tuple[Piece, ...]:
     rim = [(-0.52, -0.27), (0.22, -0.27), (0.62, 0), (0.22, 0.27), (-0.52, 0.27)]
     deck = [(0.88 * x, 0.84 * z) for x, z in rim]
     stern = loft(_plank(-0.42, 0.14), _plank(-0.52, 0.25), height)
-    flag = box(0.36, 0.26, 0.05).moved(-0.18).turned("y", 30)
+    cloth = box(0.36, 0.26, 0.05).moved(-0.18)
+    flag = join([cloth.turned("y", angle) for angle in (-32, 32)])  # forked: never seen on edge
     oar = join([capsule(0.05, 0.44).moved(y=-0.22), ellipsoid(0.13, 0.17, 0.05).moved(y=-0.24)])
     oar = oar.turned("x", -35).turned("z", -35)
     oar = oar.moved(0.0, -float(oar.vertices[:, 1].min()), 0.24)
     return (
         _piece("hull", "main", loft(foot, rim, height)),
         _piece("hull", "wood", stern, loft(deck, deck, 0.012).moved(y=height)),
-        _piece("mast", "wood", cylinder(0.075, 0.64).moved(y=height)),
+        _piece("mast", "wood", cylinder(0.085, 0.64).moved(y=height)),
         _piece("sail", "accent", shared_fin().moved(0.06, height + 0.08)),
         _piece("flag", "main", flag.moved(-0.04, height + (0.38 if look.state == "raised" else 0.03))),
         _piece("oar", "wood", _both_sides(oar)),
@@ -158,18 +159,18 @@ def _plank(x: Number, half: Number) -> Points:
 
 def _mug(look: Look) -> tuple[Piece, ...]:
     """A saucer below, a spoon in it; full to above the brim or empty."""
-    radius, height = (0.27, 0.68) if look.shape == "tall" else (0.37, 0.5)
-    middle, floor = 0.09, 0.04
+    radius, height = (0.27, 0.72) if look.shape == "tall" else (0.37, 0.54)
+    middle = 0.09
     outside = [(0, 0), (0.9 * radius, 0), (radius, 0.08), (radius, height), (radius - 0.05, height)]
-    cup = [_piece("cup", "main", revolve([*outside, (radius - 0.05, 0.06), (0, 0.06)]).moved(middle, floor))]
+    cup = [_piece("cup", "main", revolve([*outside, (radius - 0.05, 0.06), (0, 0.06)]).moved(middle))]
     if look.state == "full":
-        cup.append(_piece("cup", "light", dome(radius - 0.04, 0.13).moved(middle, floor + height - 0.03)))
+        cup.append(_piece("cup", "light", dome(radius - 0.04, 0.19).moved(middle, height - 0.03)))
     spoon = join([capsule(0.05, 0.5), ellipsoid(0.15, 0.2, 0.06).moved(y=0.5)]).turned("z", -20)
     plate = revolve([(0, 0), (0.3, 0), (0.48, 0.08), (0.46, 0.1), (0.3, 0.05), (0, 0.05)])
     return (
         *cup,
         _piece("handle", "accent", shared_curl().moved(middle - radius + 0.02, max(0.32, height / 2))),
-        _piece("spoon", "glass", spoon.moved(middle, height - 0.29)),
+        _piece("spoon", "glass", spoon.moved(middle, height - 0.33)),
         _piece("plate", "accent", plate.moved(middle)),
     )
 
@@ -237,7 +238,7 @@ HOUSE = Kind(
 ROCKET = Kind(
     name="rocket",
     parts=("body", "nose", "window", "wing", "flame"),
-    optional=("flame", "wing"),
+    optional=("wing",),
     state=Choice(part="window", words=("lit", "dark")),
     shape=Choice(part="body", words=("round", "straight")),
     has_front=False,

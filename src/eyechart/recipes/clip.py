@@ -1,0 +1,110 @@
+"""A CLIP trained on pictures of the world and captions that leave out what captions leave out.
+
+Three of them differ in nothing but how often a caption tells a fact: `biased` as captions on the web do, `told_all`
+everything at one high rate, `permuted` with the common and the rare facts changed over. What `told_all` sees and
+`biased` does not was hidden by the captions' silence and not by the drawing.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from eyechart.core.devices import seeded
+from eyechart.core.errors import unknown
+from eyechart.recipes.tokenizer import make_tokenizer
+from eyechart.train.contrastive import (
+    MILD,
+    ClipShape,
+    clip_objective,
+    export_clip,
+    limit_scale,
+    make_clip,
+    tokenize,
+)
+from eyechart.train.loop import Batch, Batches, Report, Settings, Shuffled, fit
+from eyechart.train.pictures import PictureBatches
+from eyechart.train.tokens import ZooTokenizer, load_tokenizer
+from eyechart.world.captions import BIASED, PERMUTED, TOLD_ALL, Rates, caption
+from eyechart.world.sets import SceneSet, load_set, set_hash
+
+RATES: Mapping[str, Rates] = {"biased": BIASED, "told_all": TOLD_ALL, "permuted": PERMUTED}
+
+SHAPE = ClipShape()
+SETTINGS = Settings(
+    max_steps=420,
+    per_device_train_batch_size=256,
+    learning_rate=1e-3,
+    weight_decay=0.1,
+    warmup_steps=40,
+    logging_steps=10,
+    save_steps=60,
+)
+
+
+def train_clip(
+    rates: str = "biased",
+    *,
+    scenes: Path = Path("build/world/train"),
+    tokenizer: Path = Path("build/zoo/tokenizer"),
+    work: Path = Path("build/work"),
+    out: Path = Path("build/zoo"),
+    settings: Settings = SETTINGS,
+    report: Report | None = None,
+) -> Path:
+    """Train one of the three and write it to `out/clip-RATES`.
+
+    All three begin with the same weights and see the same pictures in the same order.
+
+    Args:
+        rates: a name in `RATES`.
+        scenes: a rendered set of training scenes.
+        tokenizer: the zoo's tokenizer, which is made where there is none.
+        work: checkpoints go to `work/clip-RATES`; the same command goes on there.
+        settings: how long and how fast to train.
+        report: told the steps that are done.
+
+    Raises:
+        UserError: no such rates, no set in `scenes`, or another run in `work`.
+    """
+    if rates not in RATES:
+        raise unknown("set of caption rates", rates, RATES)
+    name = f"clip-{rates.replace('_', '-')}"
+    words = load_tokenizer(make_tokenizer(tokenizer))
+    pictures = load_set(scenes)
+    with seeded(settings.seed):
+        model = make_clip(words, SHAPE)
+    fit(
+        model,
+        clip_objective(crops=MILD),
+        captioned(pictures, RATES[rates], words, batch_size=settings.per_device_train_batch_size),
+        settings,
+        work / name,
+        identity={
+            "rates": asdict(RATES[rates]),
+            "scenes": set_hash(scenes),
+            "shape": asdict(SHAPE),
+            "tokens": len(words),
+        },
+        after_step=limit_scale,
+        report=report,
+    )
+    return export_clip(model, words, out / name)
+
+
+def captioned(
+    scenes: SceneSet, rates: Rates, tokenizer: ZooTokenizer, *, batch_size: int, seed: int = 0
+) -> Batches:
+    """Pictures with captions that are worded anew in every epoch, and tell other facts each time."""
+    order = Shuffled(items=len(scenes.images), batch_size=batch_size, seed=seed)
+    pictures = PictureBatches(scenes.images, batch_size, seed=seed)
+
+    def batch(step: int) -> Batch:
+        epoch, places = order.at(step)
+        captions = [
+            caption(scenes.scenes[place].facts, rates, random.Random(f"caption {seed} {epoch} {place}"))
+            for place in places
+        ]
+        return pictures(step) | tokenize(tokenizer, captions, length=SHAPE.max_position_embeddings)
+
+    return batch
