@@ -6,6 +6,7 @@ clause by clause, and `false_claims` holds each against the facts.
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from eyechart.world.facts import COLORS, ITEMS, MATERIALS, Facts
 from eyechart.world.kinds import KINDS
@@ -53,7 +54,7 @@ def _sentence(sentence: str, known: Known) -> None:
     words = re.findall(r"\w+", sentence)
     known.kinds |= {word for word in words if word in KINDS}
     plain = [word for word in words if word not in MATERIALS]
-    for color, noun in zip(plain, plain[1:], strict=False):
+    for color, noun in pairwise(plain):
         if color in COLORS and noun in NOUNS:
             known.colors[NOUNS[noun]] = color
     if match := re.search(r"facing (left|right)", sentence):

@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 
 import pytest
 from scipy.stats import binomtest
-from world_reader import answer, claims, false_claims, read
 
 from eyechart.world.captions import BIASED, PERMUTED, TOLD_ALL, Rates, caption, dense, told
 from eyechart.world.draw import FAMILIES, can_change, change, draw_facts
 from eyechart.world.facts import PATTERNS, Facts
 from eyechart.world.kinds import KINDS
 from eyechart.world.questions import questions
+from world_reader import answer, claims, false_claims, read
 
 EVERYTHING = Rates(**{field.name: 1.0 for field in fields(Rates)})
 SILENCE = Rates(**{field.name: float(field.name == "object") for field in fields(Rates)})

@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from world_reader import answer, false_claims, read
 
 from eyechart.core.errors import UserError
 from eyechart.world.captions import dense, told
@@ -19,6 +18,7 @@ from eyechart.world.facts import PATTERNS, Facts, Items, Other
 from eyechart.world.kinds import KINDS
 from eyechart.world.questions import Question, _answers, question_for, questions, statements, topics
 from eyechart.world.wordings import FAMILIES
+from world_reader import answer, false_claims, read
 
 CAT = Facts(
     kind="cat",
@@ -38,7 +38,7 @@ def asked() -> dict[str, list[Question]]:
     """The questions of very many facts drawn at random, by pattern."""
     rng = random.Random(1)
     found = defaultdict(list)
-    for index in range(2000):
+    for index in range(1000):
         for question in questions(draw_facts(rng, family=SCENES[index % 4]), rng):
             found[question.pattern].append(question)
     return found
@@ -46,11 +46,11 @@ def asked() -> dict[str, list[Question]]:
 
 @pytest.fixture(scope="module")
 def many() -> dict[str, list[Question]]:
-    """At least 1,600 questions of every pattern."""
+    """At least 1,200 questions of every pattern."""
     rng = random.Random(2)
     found = defaultdict(list)
     families = {"quantity": "items", "text": "letter", "position": "duo"}
-    while min((len(found[pattern]) for pattern in PATTERNS), default=0) < 1600:
+    while min((len(found[pattern]) for pattern in PATTERNS), default=0) < 1200:
         rarest = min(PATTERNS, key=lambda pattern: len(found[pattern]))
         for question in questions(draw_facts(rng, family=families.get(rarest)), rng):
             found[question.pattern].append(question)
@@ -114,7 +114,7 @@ def _words(question: Question) -> str:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_words_alone_do_not_tell_the_answer(many, pattern):
     accuracy, held_out = _guessed(many[pattern], seed=3)
-    assert held_out >= 800
+    assert held_out >= 600
     assert accuracy <= 0.55, (accuracy, held_out)
 
 
@@ -225,7 +225,7 @@ def test_the_same_seed_asks_the_same():
 
 @pytest.mark.parametrize("ask", [lambda *given: question_for(*given, random.Random(0)), statements])
 def test_facts_that_do_not_differ_give_no_pair(ask):
-    with pytest.raises(ValueError, match="'orientation' tells Facts.*cat"):
+    with pytest.raises(ValueError, match=r"'orientation' tells Facts.*cat"):
         ask("orientation", CAT, CAT)
     with pytest.raises(UserError, match="no pattern named 'colour'"):
         ask("colour", CAT, CAT)

@@ -34,7 +34,7 @@ def said() -> set[str]:
     """Every word of many texts of every sort; the first word of a question as inside a sentence."""
     rng = random.Random(1)
     texts = [re.sub(r"{\w+}", "", text) for several in _TEXTS.values() for text in several]
-    for index in range(1200):
+    for index in range(600):
         facts = draw_facts(rng, family=FAMILIES[index % 4])
         texts += [caption(facts, rates, rng) for rates in (BIASED, TOLD_ALL)]
         texts += [told(facts), dense(facts, rng)]

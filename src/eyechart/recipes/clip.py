@@ -12,6 +12,7 @@ from pathlib import Path
 
 from eyechart.core.devices import seeded
 from eyechart.core.errors import unknown
+from eyechart.core.images import sha256_of
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.contrastive import (
     MILD,
@@ -84,7 +85,7 @@ def train_clip(
             "rates": asdict(RATES[rates]),
             "scenes": set_hash(scenes),
             "shape": asdict(SHAPE),
-            "tokens": len(words),
+            "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
         },
         after_step=limit_scale,
         report=report,

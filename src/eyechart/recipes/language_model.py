@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 from eyechart.core.devices import seeded
+from eyechart.core.images import sha256_of
 from eyechart.recipes.forms import SHARES, ask
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.language import (
@@ -77,7 +78,12 @@ def train_language_model(
         dialogues(words, rows=settings.per_device_train_batch_size, seed=settings.seed),
         settings,
         work / "lm",
-        identity={"shape": str(SHAPE), "tokens": len(words), "length": LENGTH, "answers": ANSWER_WEIGHT},
+        identity={
+            "shape": str(SHAPE),
+            "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
+            "length": LENGTH,
+            "answers": ANSWER_WEIGHT,
+        },
         report=report,
     )
     return export_language_model(model, words, out / "lm")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from eyechart.train.crops import Crops
-from eyechart.train.towers import TowerShape, export_tower, sine_positions, start_embeddings, to_pixels
+from eyechart.train.towers import TowerShape, export_tower, sine_positions, start_embeddings, start_weights, to_pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ def masked_model(shape: TowerShape, settings: MaskedSettings) -> ViTMAEForPreTra
         decoder_intermediate_size=settings.decoder_intermediate_size,
     )
     model = ViTMAEForPreTraining(config)
+    start_weights(model)
     start_embeddings(model.vit.embeddings, shape)
     decoder = model.decoder
     decoder.decoder_pos_embed.data = sine_positions(shape.grid, settings.decoder_hidden_size)

@@ -79,9 +79,9 @@ def says_state(facts: Facts) -> bool:
 
 
 def says_shape(facts: Facts) -> bool:
-    """Whether the object's build can be spoken of: the part it is said of is there."""
+    """Whether the object's build can be spoken of: the part it is said of is there, and seen from its side."""
     part = KINDS[facts.kind].shape.part
-    return part is None or part != facts.missing
+    return (part is None or part != facts.missing) and facts.facing in ("left", "right")
 
 
 def is_solo(facts: Facts) -> bool:

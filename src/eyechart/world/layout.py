@@ -103,9 +103,9 @@ def _draw(rng: random.Random) -> _Jitter:
         other_scale=rng.uniform(0.92, 1.1),
         slots=tuple(rng.sample(range(_SLOTS), _SLOTS)),
         item_shifts=tuple(
-            (rng.uniform(-0.05, 0.05), rng.uniform(-0.08, 0.08), rng.uniform(0, 90)) for _ in range(_SLOTS)
+            (rng.uniform(-0.03, 0.03), rng.uniform(-0.07, 0.07), rng.uniform(0, 90)) for _ in range(_SLOTS)
         ),
-        item_size=rng.uniform(0.095, 0.145),
+        item_size=rng.uniform(0.085, 0.125),
         sign_side=rng.choice((-1.0, 1.0)),
         sign_turn=rng.uniform(-10, 10),
         azimuth=rng.uniform(-12, 12),
@@ -125,7 +125,7 @@ def _lean(facts: Facts, jitter: _Jitter) -> float:
     if facts.other is not None:
         away = {"left": 0.36, "right": -0.36}.get(facts.other.place)
         return away if away is not None else -0.24 * jitter.side
-    return -0.4 * jitter.sign_side if facts.letter is not None else 0.0
+    return -0.38 * jitter.sign_side if facts.letter is not None else 0.0
 
 
 def _things(facts: Facts, jitter: _Jitter) -> tuple[Thing, ...]:
@@ -179,7 +179,7 @@ def _items(facts: Facts, jitter: _Jitter) -> tuple[Item, ...]:
         Item(
             noun=facts.items.noun,
             color=facts.items.color,
-            x=-0.57 + 0.38 * slot + dx,
+            x=-0.48 + 0.32 * slot + dx,
             z=0.86 + dz,
             radius=jitter.item_size,
             yaw=yaw,
@@ -192,7 +192,7 @@ def _sign(facts: Facts, jitter: _Jitter) -> Sign | None:
     if facts.letter is None:
         return None
     side = jitter.sign_side
-    return Sign(letter=facts.letter, x=0.6 * side, z=0.2, yaw=jitter.sign_turn, height=0.46)
+    return Sign(letter=facts.letter, x=0.55 * side, z=0.2, yaw=jitter.sign_turn, height=0.46)
 
 
 def _camera(facts: Facts, jitter: _Jitter) -> Camera:
@@ -200,8 +200,8 @@ def _camera(facts: Facts, jitter: _Jitter) -> Camera:
     alone = _alone(facts)
     azimuth = math.radians(jitter.azimuth + (180.0 if alone and facts.facing == "back" else 0.0))
     elevation = math.radians(jitter.low if facts.view == "side" else jitter.high)
-    distance = jitter.distance * (2.45 if alone else 3.0)
-    middle = 0.45 if alone else 0.32
+    distance = jitter.distance * (2.55 if alone else 3.15)
+    middle = 0.5 if alone else 0.32
     target = (jitter.aim[0], middle + jitter.aim[1], 0.0 if alone else 0.15)
     eye = (
         target[0] + distance * math.cos(elevation) * math.sin(azimuth),
@@ -229,7 +229,12 @@ def _rugs(facts: Facts, rng: random.Random) -> tuple[Rug, ...]:
         )
         for _ in range(3)
     ]
-    return tuple(drawn[: rng.randrange(4)])
+    return tuple(rug for rug in drawn[: rng.randrange(4)] if not _hides_items(rug, facts))
+
+
+def _hides_items(rug: Rug, facts: Facts) -> bool:
+    """Whether things to be counted would stand on a patch of their own colour."""
+    return facts.items is not None and rug.color == facts.items.color and rug.z + rug.size > 0.5
 
 
 def _pick(share: float, words: list[str] | tuple[str, ...]) -> str:

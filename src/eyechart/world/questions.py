@@ -68,7 +68,7 @@ class Topic:
 
 
 def topics(facts: Facts) -> dict[Topic, str]:
-    """All that can be asked of the facts without ambiguity, with the right answers."""
+    """All that can be asked of what the facts tell without ambiguity, with the right answers."""
     return dict(
         [*_of_object(facts), *_of_parts(facts), *_of_company(facts), *_of_colors(facts), *_of_view(facts)]
     )
@@ -89,13 +89,6 @@ def _of_parts(facts: Facts) -> Iterator[tuple[Topic, str]]:
         there = part != facts.missing
         yield Topic(family="part", subject=facts.kind, part=part), "yes" if there else "no"
         yield Topic(family="with", subject=facts.kind, part=part), "with" if there else "without"
-    shown = _kinds_shown(facts)
-    for kind in sorted(KINDS):
-        yield Topic(family="object", subject=kind), "yes" if kind in shown else "no"
-
-
-def _kinds_shown(facts: Facts) -> tuple[str, ...]:
-    return (facts.kind,) if facts.other is None else (facts.kind, facts.other.kind)
 
 
 def _of_company(facts: Facts) -> Iterator[tuple[Topic, str]]:
@@ -168,11 +161,17 @@ def _groups(facts: Facts, rng: random.Random) -> Iterator[list[tuple[Topic, str]
     for name, group in groups.items():
         if name == ("part",):
             yield from _parts_in_balance(group, facts, rng)
-        elif name == ("object",):
-            wanted = rng.choice(("yes", "no"))
-            yield [each for each in group if each[1] == wanted]
         else:
             yield group
+    yield _an_object(facts, rng)
+
+
+def _an_object(facts: Facts, rng: random.Random) -> list[tuple[Topic, str]]:
+    """An object that is there, or as often one that is not."""
+    truth = rng.choice(("yes", "no"))
+    shown = (facts.kind,) if facts.other is None else (facts.kind, facts.other.kind)
+    kinds = shown if truth == "yes" else [kind for kind in sorted(KINDS) if kind not in shown]
+    return [(Topic(family="object", subject=rng.choice(kinds)), truth)]
 
 
 def _parts_in_balance(
@@ -339,8 +338,6 @@ def _stated(topic: Topic, truth: str, facts: Facts) -> str:
             said = (
                 f"{a(kind)} {truth} {'to' if truth == 'closer' else 'from'} the camera than {a(topic.beside)}"
             )
-        case "object":
-            said = a(kind)
         case _:
             said = f"{a(facts.kind)} seen from {from_where(facts)}"
     return f"a photo of {said}"

@@ -223,7 +223,7 @@ CAR = Kind(
     optional=("siren",),
     state=Choice(part="door", words=("closed", "open")),
     shape=Choice(part=None, words=("round", "square")),
-    has_front=True,
+    has_front=False,
     build=_car,
 )
 HOUSE = Kind(
