@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eyechart.cli import main
-from eyechart.world import draw_pictures
+from small_world import small_world
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -30,7 +30,7 @@ def workplace(tmp_path, monkeypatch, checkpoint_dir):
     """A folder with what the docs speak of: a model, a reference encoder and a benchmark."""
     (tmp_path / "my-llava").symlink_to(checkpoint_dir("llava"))
     (tmp_path / "my-dinov2").symlink_to(checkpoint_dir("dinov2"))
-    draw_pictures(tmp_path / "my-benchmark", pairs=9, seed=0)
+    small_world(tmp_path / "my-benchmark", pairs=9)
     monkeypatch.chdir(tmp_path)
 
 

@@ -19,12 +19,12 @@ from eyechart.cli import main
 from eyechart.core.errors import UserError
 from eyechart.exam import ExamConfig, examine, plan
 from eyechart.models.sources import fingerprint, parse_source
-from eyechart.world import draw_pictures
+from small_world import small_world
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory) -> Path:
-    return draw_pictures(tmp_path_factory.mktemp("benchmark") / "pictures", pairs=4, seed=0)
+    return small_world(tmp_path_factory.mktemp("benchmark") / "pictures", pairs=4)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_model_in_memory_is_left_as_it_was(checkpoint_dir, options, tmp_path):
 
 
 def test_a_broken_picture_takes_its_pair_out_and_is_listed(checkpoint_dir, options, benchmark, tmp_path):
-    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    copy = small_world(tmp_path / "copy", pairs=4)
     victim = sorted(copy.rglob("*.png"))[2]
     victim.write_bytes(victim.read_bytes()[:200])
     result = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **{**options, "on": str(copy)})
@@ -163,7 +163,7 @@ def test_the_default_reference_may_be_missing_a_named_one_may_not(checkpoint_dir
 
 
 def test_ids_and_patterns_are_part_of_an_exam(checkpoint_dir, options, tmp_path):
-    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    copy = small_world(tmp_path / "copy", pairs=4)
     arguments = {**options, "on": str(copy), "out": tmp_path / "run"}
     examine(str(checkpoint_dir("llava")), **arguments)
     [table] = copy.glob("*.csv")
@@ -271,7 +271,7 @@ def test_killed_again_and_again_it_ends_with_the_same_results(checkpoint_dir, op
 
 
 def test_an_image_changed_after_the_start_is_another_exam(checkpoint_dir, options, tmp_path):
-    copy = draw_pictures(tmp_path / "copy", pairs=4, seed=0)
+    copy = small_world(tmp_path / "copy", pairs=4)
     arguments = {**options, "on": str(copy), "out": tmp_path / "run"}
     examine(str(checkpoint_dir("llava")), **arguments)
     victim = sorted(copy.rglob("*.png"))[0]

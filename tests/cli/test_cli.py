@@ -8,7 +8,7 @@ import pytest
 from eyechart import __version__
 from eyechart.cli import app, main
 from eyechart.core.errors import UserError
-from eyechart.world import draw_pictures
+from small_world import small_world
 
 FROZEN = {
     "exam": {
@@ -107,7 +107,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
 
 
 def test_exam_prints_results_on_stdout_and_talk_on_stderr(capsys, tmp_path, checkpoint_dir):
-    on = draw_pictures(tmp_path / "pictures", pairs=2, seed=0)
+    on = small_world(tmp_path / "pictures", pairs=2)
     words = [
         "exam",
         str(checkpoint_dir("llava")),
@@ -134,7 +134,7 @@ def test_exam_prints_results_on_stdout_and_talk_on_stderr(capsys, tmp_path, chec
 
 
 def test_several_models_get_a_folder_each(capsys, tmp_path, checkpoint_dir):
-    on = draw_pictures(tmp_path / "pictures", pairs=2, seed=0)
+    on = small_world(tmp_path / "pictures", pairs=2)
     models = [str(checkpoint_dir("llava")), str(checkpoint_dir("paligemma"))]
     words = ["--on", str(on), "--reference", "none", "--max-new-tokens", "2", "--out", str(tmp_path / "runs")]
     code, out, _ = run(capsys, "exam", *models, *words, "--json")
@@ -189,7 +189,7 @@ def test_user_errors_of_commands_reach_the_person(capsys, monkeypatch):
 
 
 def test_one_model_that_cannot_be_examined_does_not_end_the_others(capsys, tmp_path, checkpoint_dir):
-    on = draw_pictures(tmp_path / "pictures", pairs=2, seed=0)
+    on = small_world(tmp_path / "pictures", pairs=2)
     models = [str(checkpoint_dir("dinov2")), str(checkpoint_dir("llava"))]
     words = ["--on", str(on), "--reference", "none", "--max-new-tokens", "2", "--out", str(tmp_path / "runs")]
     code, _, err = run(capsys, "exam", *models, *words)

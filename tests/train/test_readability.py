@@ -67,19 +67,19 @@ def test_what_a_pair_shares_does_not_help():
 def test_the_attentive_probe_finds_a_fact_that_moves():
     """A mark somewhere among the patches, told by no fixed place: attention reads it, the mean hardly does."""
     rng = np.random.default_rng(4)
-    count, patches, dim = 600, 16, 8
+    count, patches, dim = 400, 8, 6
     bits = rng.integers(2, size=count)
     values = rng.normal(size=(count, patches, dim)).astype(np.float32)
     where = rng.integers(patches, size=count)
     values[np.arange(count), where, 0] = 6.0
     values[np.arange(count), where, 1] = np.where(bits, 4.0, -4.0)
     task = Task(labels=tuple(map(str, bits)), groups=tuple(range(count)))
-    attentive = read_attentively(values, task, seeds=(0, 1), folds=4)
-    linear = read_linearly(values.reshape(count, -1), task, folds=4)
+    attentive = read_attentively(values, task, seeds=(0, 1), folds=2)
+    linear = read_linearly(values.reshape(count, -1), task, folds=2)
     assert attentive.accuracy.value > 0.9
     assert attentive.accuracy.low > linear.accuracy.high
     assert attentive.shuffled.low < 0.5 < attentive.shuffled.high + 0.05
-    again = read_attentively(values, task, seeds=(0, 1), folds=4)
+    again = read_attentively(values, task, seeds=(0, 1), folds=2)
     assert np.array_equal(again.right, attentive.right)
     assert set(np.unique(attentive.right)) <= {0.0, 0.5, 1.0}
 

@@ -83,6 +83,12 @@ def test_a_tokenizer_that_is_there_is_kept(zoo: Path) -> None:
     assert (zoo / "tokenizer.json").read_bytes() == before
 
 
+def test_a_tokenizer_of_another_world_is_refused(small: ZooTokenizer, tmp_path: Path) -> None:
+    small.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"splits .*rabbit.*: remove it"):
+        make_tokenizer(tmp_path)
+
+
 def test_the_size_is_kept_to() -> None:
     assert len(train_tokenizer(TEXTS, WORDS, size=270)) == 270
 

@@ -62,7 +62,8 @@ def _applies(facts: Facts) -> dict[str, bool]:
         "quantity": facts.items is not None,
         "presence": True,
         "state": kind.state is not None and (kind.state.part is None or kind.state.part != facts.missing),
-        "structure": kind.shape.part is None or kind.shape.part != facts.missing,
+        "structure": facts.facing in ("left", "right")
+        and (kind.shape.part is None or kind.shape.part != facts.missing),
         "viewpoint": True,
         "text": facts.letter is not None,
         "position": facts.other is not None,

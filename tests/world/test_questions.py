@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from eyechart.core.errors import UserError
 from eyechart.world.captions import dense, told
 from eyechart.world.draw import FAMILIES as SCENES
-from eyechart.world.draw import draw_contrast, draw_facts
+from eyechart.world.draw import can_change, draw_contrast, draw_facts
 from eyechart.world.facts import PATTERNS, Facts, Items, Other
 from eyechart.world.kinds import KINDS
 from eyechart.world.questions import Question, _answers, question_for, questions, statements, topics
@@ -46,14 +46,20 @@ def asked() -> dict[str, list[Question]]:
 
 @pytest.fixture(scope="module")
 def many() -> dict[str, list[Question]]:
-    """At least 1,200 questions of every pattern."""
-    rng = random.Random(2)
-    found = defaultdict(list)
+    return _many(800, seed=2)
+
+
+def _many(count: int, seed: int) -> dict[str, list[Question]]:
+    """At least so many questions of every pattern."""
+    rng = random.Random(seed)
+    found = {pattern: [] for pattern in PATTERNS}
     families = {"quantity": "items", "text": "letter", "position": "duo"}
-    while min((len(found[pattern]) for pattern in PATTERNS), default=0) < 1200:
+    while min(map(len, found.values())) < count:
         rarest = min(PATTERNS, key=lambda pattern: len(found[pattern]))
-        for question in questions(draw_facts(rng, family=families.get(rarest)), rng):
-            found[question.pattern].append(question)
+        facts = draw_facts(rng, family=families.get(rarest))
+        if rarest != "orientation" or can_change(facts, rarest):
+            for question in questions(facts, rng):
+                found[question.pattern].append(question)
     return found
 
 
@@ -114,12 +120,19 @@ def _words(question: Question) -> str:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_words_alone_do_not_tell_the_answer(many, pattern):
     accuracy, held_out = _guessed(many[pattern], seed=3)
-    assert held_out >= 600
+    assert held_out >= 400
     assert accuracy <= 0.55, (accuracy, held_out)
 
 
+@pytest.mark.slow
+def test_words_alone_do_not_tell_the_answer_of_very_many_questions():
+    for pattern, several in _many(4000, seed=10).items():
+        accuracy, held_out = _guessed(several, seed=11)
+        assert accuracy <= 0.53, (pattern, accuracy, held_out)
+
+
 def test_a_planted_leak_would_be_found(many):
-    """Were red right three times of four when it is an option, the reader would use it."""
+    """Were green right three times of four when it is an option, the reader would use it."""
     rng = random.Random(4)
     leaking = [
         question

@@ -1,6 +1,5 @@
 """`eyechart exam`: the main job from the command line."""
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,77 +9,115 @@ from eyechart.cli.console import emit, progress, say
 from eyechart.core.errors import UserError
 
 if TYPE_CHECKING:
-    from eyechart.exam import ExamResult
+    from eyechart.exam import ExamConfig, ExamResult
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Hugging Face ids (ORG/NAME[@REVISION]), local folders, zoo:NAME or 'untrained' (random weights). Several"
+        " are shown side by side on the page of the first. None: the zoo's VLMs; without a zoo, 'untrained'.",
+    ),
+]
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        help="Benchmarks: an MMVP-shaped folder (images + CSV), a table with question, options, answer, image,"
+        " pattern, pair_id, or 'world' (the default): scenes rendered for the exam.",
+    ),
+]
+SceneSeed = Annotated[
+    int, typer.Option(help="On the world: another number draws scenes that no model can have been trained on.")
+]
+Size = Annotated[
+    int,
+    typer.Option(
+        help="On the world: side of a picture in pixels, 96 to 672; the scenes are the same at every size."
+    ),
+]
+Pairs = Annotated[int, typer.Option(help="On the world: pairs of each of the nine patterns.")]
+Reference = Annotated[
+    str,
+    typer.Option(
+        help="The vision-only encoder that says which pairs do differ; 'none' leaves it out. 'auto': the zoo's for a zoo"
+        " model or on the world, else facebook/dinov2-base where it can be had."
+    ),
+]
+ReferencePooling = Annotated[
+    str | None,
+    typer.Option(help="What stands for the whole image under the reference: cls, mean_patch, projected."),
+]
+Percentile = Annotated[
+    float,
+    typer.Option(
+        help="A pair is a suspect when its similarity reaches this percentile of all image pairs under"
+        " the model's own encoder and stays below it under the reference."
+    ),
+]
+Ask = Annotated[
+    str,
+    typer.Option(
+        help="generate: read the model's reply; options: compare the options' likelihoods;"
+        " auto: generate, but options for the random-weight model."
+    ),
+]
+Template = Annotated[
+    str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
+Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to load on top of the model.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="The run folder (default: runs/exam-...); with several exams, the folder that holds theirs."),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")]
+Limit = Annotated[int | None, typer.Option(help="At most this many pairs.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice but the scenes.")]
+BatchSize = Annotated[str, typer.Option(help="Questions at a time, or 'auto'.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+DeviceMap = Annotated[str | None, typer.Option(help="accelerate's device map, such as 'auto'.")]
+Attn = Annotated[
+    str | None, typer.Option(help="Attention implementation: eager, sdpa, flash_attention_2 ...")
+]
+Revision = Annotated[str | None, typer.Option(help="The model's revision on the hub.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; load no weights.")]
 
 
 def run_exam(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MODEL]...",
-            help="Hugging Face ids (ORG/NAME[@REVISION]), local folders or zoo:NAME. None: a small random-weight"
-            " LLaVA that has learnt nothing, to show what a report looks like.",
-        ),
-    ] = None,
+    models: Models = None,
     *,
-    on: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--on",
-            help="Benchmarks: an MMVP-shaped folder (images + CSV), or a table with question,"
-            " options, answer, image, pattern, pair_id. None: a few generated pictures.",
-        ),
-    ] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="The vision-only encoder that says which pairs do differ; 'none' leaves it out."
-            " 'auto': facebook/dinov2-base where it can be had."
-        ),
-    ] = "auto",
-    reference_pooling: Annotated[
-        str | None,
-        typer.Option(help="What stands for the whole image under the reference: cls, mean_patch, projected."),
-    ] = None,
-    percentile: Annotated[
-        float,
-        typer.Option(
-            help="A pair is a suspect when its similarity reaches this percentile of all image pairs under"
-            " the model's own encoder and stays below it under the reference."
-        ),
-    ] = 95.0,
-    ask: Annotated[
-        str,
-        typer.Option(
-            help="generate: read the model's reply; options: compare the options' likelihoods;"
-            " auto: generate, but options for the random-weight model."
-        ),
-    ] = "auto",
-    template: Annotated[
-        str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
-    ] = "letter",
-    max_new_tokens: Annotated[int, typer.Option(help="Longest reply, in tokens.")] = 16,
-    adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to load on top of the model.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder (default: runs/exam-...).")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
-    limit: Annotated[int | None, typer.Option(help="At most this many pairs.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    batch_size: Annotated[str, typer.Option(help="Questions at a time, or 'auto'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="accelerate's device map, such as 'auto'.")] = None,
-    attn: Annotated[
-        str | None, typer.Option(help="Attention implementation: eager, sdpa, flash_attention_2 ...")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="The model's revision on the hub.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; load no weights.")
-    ] = False,
+    on: On = None,
+    scene_seed: SceneSeed = 0,
+    size: Size = 96,
+    pairs: Pairs = 20,
+    reference: Reference = "auto",
+    reference_pooling: ReferencePooling = None,
+    percentile: Percentile = 95.0,
+    ask: Ask = "auto",
+    template: Template = "letter",
+    max_new_tokens: MaxNewTokens = 16,
+    adapter: Adapter = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    attn: Attn = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Examine vision-language models and write one page a person can read.
 
@@ -88,40 +125,86 @@ def run_exam(
 
     Example:  eyechart exam org/name --on MMVP/ --reference facebook/dinov2-large
     """
-    from eyechart.core.config import build
-    from eyechart.exam import ExamConfig, examine, plan
-
     options = {
-        "reference": reference, "reference_pooling": reference_pooling, "percentile": percentile, "ask": ask, "template": template,
-        "max_new_tokens": max_new_tokens, "adapter": adapter, "limit": limit, "seed": seed, "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size,
-        "dtype": dtype, "device": device, "device_map": device_map, "attn": attn, "revision": revision,
+        "scene_seed": scene_seed, "size": size, "pairs": pairs, "reference": reference, "reference_pooling": reference_pooling,
+        "percentile": percentile, "ask": ask, "template": template, "max_new_tokens": max_new_tokens, "adapter": adapter,
+        "limit": limit, "seed": seed, "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size, "dtype": dtype,
+        "device": device, "device_map": device_map, "attn": attn, "revision": revision,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    nothing: list[str | None] = [None]
-    exams = list(itertools.product(models or nothing, on or nothing))
-    records: list[Any] = []
+    exams = _exams(models, on, options)
+    if dry_run:
+        from eyechart.exam import plan
+
+        records = [plan(config, out=_folder(config, out, exams)) for config in exams]
+    else:
+        held, failed = _hold(exams, out=out, fresh=fresh, quiet=quiet or json)
+        records = [result.results for result in held]
+    if (json or dry_run) and records:
+        emit(records if len(exams) > 1 else records[0])
+    if not dry_run and failed:
+        raise UserError(f"{len(failed)} of {len(exams)} exams were not held:\n" + "\n".join(failed))
+
+
+def _exams(
+    models: list[str] | None, benchmarks: list[str] | None, options: dict[str, Any]
+) -> "list[ExamConfig]":
+    """Every model on every benchmark, benchmark by benchmark."""
+    from eyechart.core.config import build
+    from eyechart.exam import ExamConfig, default_models
+
+    named = [{}] if benchmarks is None else [{"on": benchmark} for benchmark in benchmarks]
+    return [
+        build(ExamConfig, {**options, **on, "model": model})
+        for on in named
+        for model in models or default_models()
+    ]
+
+
+def _folder(config: "ExamConfig", out: Path | None, exams: "list[ExamConfig]") -> Path | None:
+    return out if out is None or len(exams) == 1 else out / config.slug
+
+
+def _hold(
+    exams: "list[ExamConfig]", *, out: Path | None, fresh: bool, quiet: bool
+) -> "tuple[list[ExamResult], list[str]]":
+    """Hold the exams one after another, then set the models of each benchmark beside one another.
+
+    One of several that cannot be held does not end the others; the second list says which and why.
+    """
+    from eyechart.exam import examine
+
+    held: dict[int, ExamResult] = {}
     failed: list[str] = []
-    for model, benchmark in exams:
-        config = build(ExamConfig, {**options, "model": model, "on": benchmark})
-        folder = out if out is None or len(exams) == 1 else out / config.slug
-        if dry_run:
-            records.append(plan(config, out=folder))
-            continue
+    for place, config in enumerate(exams):
         try:
-            with progress(quiet=quiet or json) as bars:
-                result = examine(config=config, out=folder, fresh=fresh, progress=bars)
+            with progress(quiet=quiet) as bars:
+                held[place] = examine(
+                    config=config, out=_folder(config, out, exams), fresh=fresh, progress=bars
+                )
         except UserError as error:
             if len(exams) == 1:
                 raise
-            failed.append(f"{model}: {error}")
+            failed.append(f"{config.model}: {error}")
             say(f"not examined: {failed[-1]}")
-            continue
-        records.append(result.results)
-        _tell(result, quiet=quiet or json)
-    if json or dry_run:
-        emit(records if len(exams) > 1 else records[0])
-    if failed:
-        raise UserError(f"{len(failed)} of {len(exams)} exams were not held:\n" + "\n".join(failed))
+        else:
+            _tell(held[place], quiet=quiet)
+    for benchmark in dict.fromkeys(config.on for config in exams):
+        places = [place for place in held if exams[place].on == benchmark]
+        if len(places) > 1:
+            held[places[0]] = _beside([held[place] for place in places], quiet=quiet)
+    return [*held.values()], failed
+
+
+def _beside(results: "list[ExamResult]", *, quiet: bool) -> "ExamResult":
+    from eyechart.exam import place_beside
+
+    first = place_beside(results)
+    for line in first.summary:
+        if line not in results[0].summary:
+            say(line, quiet=quiet)
+    say(f"side by side: {first.page}#beside", quiet=quiet)
+    return first
 
 
 def _tell(result: "ExamResult", *, quiet: bool) -> None:

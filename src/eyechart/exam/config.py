@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from eyechart.core.config import to_dict
 from eyechart.core.errors import UserError, unknown
+from eyechart.exam.defaults import UNTRAINED, WORLD, default_models
 from eyechart.score import TEMPLATES
 
-DEFAULT_REFERENCE = "facebook/dinov2-base"
-"""The vision-only encoder that 'auto' means; CLIP-blind pairs were first mined with a DINOv2 (arXiv 2401.06209)."""
+WORLD_SIZES = (96, 672)
+"""The smallest and the largest side of a picture of the world that an exam shows, in pixels."""
 
 IN_MEMORY = "memory:"
 """How a model that was handed over as an object is named in a config, before its class."""
@@ -20,13 +22,26 @@ IN_MEMORY = "memory:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamConfig:
-    """Every choice of an exam. `model` None is the random-weight LLaVA, `on` None the generated pictures."""
+    """Every choice of an exam."""
 
-    model: str | None = None
-    on: str | None = None
+    model: str = field(default_factory=lambda: default_models()[0])
+    """An id, a folder, `zoo:NAME`, or `untrained` for a LLaVA with random weights."""
+
+    on: str = WORLD
+    """A benchmark's folder or table, or `world` for pairs of scenes rendered for the exam."""
+
+    scene_seed: int = 0
+    """Of the world: another number draws other scenes."""
+
+    size: int = 96
+    """Of the world: side of a picture in pixels; the scenes are the same at every size."""
+
+    pairs: int = 20
+    """Of the world: pairs of each of its nine patterns."""
 
     reference: str = "auto"
-    """A vision-only encoder, 'none', or 'auto': `DEFAULT_REFERENCE` where it can be had."""
+    """A vision-only encoder, 'none', or 'auto': the zoo's on the world or for a zoo model, where the zoo has one, else
+    `defaults.HUB_REFERENCE`."""
 
     reference_pooling: str | None = None
     """What stands for the whole image under the reference; its own default when None."""
@@ -56,27 +71,42 @@ class ExamConfig:
     def __post_init__(self) -> None:
         if not 0 < self.percentile < 100:
             raise UserError(f"percentile must lie between 0 and 100, got {self.percentile}")
-        if self.seed < 0:
-            raise UserError(f"seed must be 0 or more, got {self.seed}")
+        for name in ("seed", "scene_seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.template not in TEMPLATES:
             raise unknown("prompt template", self.template, TEMPLATES)
-        for name in ("max_new_tokens", "limit", "batch_size"):
+        for name in ("max_new_tokens", "limit", "batch_size", "pairs"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise UserError(f"{name} must be 1 or more, got {value}")
+        self._check_world()
 
     @property
     def slug(self) -> str:
         """A folder name: which model on which benchmark, and a hash of every choice, so that no two exams share it."""
         digest = hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()
-        return f"exam-{_slug(self.model or 'untrained')}-on-{_slug(self.on or 'pictures')}-{digest[:6]}"
+        return f"exam-{_slug(self.model)}-on-{_slug(self.on)}-{digest[:6]}"
 
     @property
     def asking(self) -> Literal["generate", "options"]:
         """`ask` with 'auto' resolved."""
         if self.ask == "auto":
-            return "options" if self.model is None else "generate"
+            return "options" if self.model == UNTRAINED else "generate"
         return self.ask
+
+    def _check_world(self) -> None:
+        if not WORLD_SIZES[0] <= self.size <= WORLD_SIZES[1]:
+            raise UserError(
+                f"size {self.size}: pictures of the world are {WORLD_SIZES[0]} to {WORLD_SIZES[1]} pixels wide here"
+            )
+        defaults = {"scene_seed": 0, "size": 96, "pairs": 20}
+        odd = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if odd and self.on != WORLD:
+            raise UserError(
+                f"{odd[0]} {getattr(self, odd[0])} draws scenes of the world and {self.on!r} was named: leave it out, or"
+                f" examine on {WORLD!r}"
+            )
 
 
 def given(config: ExamConfig) -> dict[str, Any]:
@@ -87,14 +117,25 @@ def given(config: ExamConfig) -> dict[str, Any]:
 
 def rerun_command(config: ExamConfig, folder: Path) -> list[str]:
     """The shell words that run this exam again, or continue it; of a model in memory, that it cannot be."""
-    if config.model is not None and config.model.startswith(IN_MEMORY):
+    if config.model.startswith(IN_MEMORY):
         return ["#", "a model in memory:", f"eyechart.examine(model, processor, out={str(folder)!r}, ...)"]
-    words = ["eyechart", "exam", *([config.model] if config.model else [])]
+    return ["eyechart", "exam", config.model, *_flags(config), "--out", str(folder)]
+
+
+def rerun_several(configs: Sequence[ExamConfig], folder: Path) -> list[str]:
+    """The shell words that examine several models on one benchmark again, each in its folder below `folder`."""
+    models = [config.model for config in configs]
+    return ["eyechart", "exam", *models, *_flags(configs[0]), "--out", str(folder)]
+
+
+def _flags(config: ExamConfig) -> list[str]:
+    """Every choice but the model that is not the default, as options of the command line."""
+    words = []
     for name, value in given(config).items():
         if name != "model":
             flag = "--" + name.replace("_", "-")
             words += [flag] if value is True else [flag, str(value)]
-    return [*words, "--out", str(folder)]
+    return words
 
 
 def _slug(name: str) -> str:

@@ -22,16 +22,15 @@ from eyechart.core.errors import UserError
 from eyechart.core.images import open_image, thumbnail_jpeg
 from eyechart.core.records import Capability, Graded, Item, Outcome, Prompt
 from eyechart.core.runs import RunFolder
+from eyechart.exam.benchmark import Progress, open_benchmark, world_plan
 from eyechart.exam.config import IN_MEMORY, ExamConfig, given, rerun_command
+from eyechart.exam.defaults import UNTRAINED, WORLD
 from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json, sample_row
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, compare_pairs
 from eyechart.models.vlms import VLM
 from eyechart.report import summary_sentences, write_report
 from eyechart.score import AskedPrompt, build_prompt, grade_reply, grade_scores, summarise
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done and how much there is."""
 
 TASK = "exam"
 """The name samples and results are filed under."""
@@ -68,7 +67,8 @@ def examine(
     """Examine a VLM: ask it every question, grade, score by pair, and find the pairs its own encoder confuses.
 
     Args:
-        model: a Hugging Face id, a folder, `zoo:NAME`, or a model in memory (then with its `processor`).
+        model: a Hugging Face id, a folder, `zoo:NAME`, `untrained`, or a model in memory (then with its `processor`);
+            None is the first of `defaults.default_models`.
         processor: the processor of a model in memory.
         config: all choices at once; or give them one by one as `options` (the fields of `ExamConfig`).
         out: the run folder (default `runs/<slug>`); the same call again continues there.
@@ -82,12 +82,13 @@ def examine(
     named = isinstance(model, str) or model is None
     name = model if named else f"{IN_MEMORY}{type(model).__name__}"
     if config is None:
-        config = build(ExamConfig, {"model": name, **options})
+        config = build(ExamConfig, {**({"model": name} if name is not None else {}), **options})
     elif name is not None or options:
         twice = ", ".join([*(["model"] if name is not None else []), *options])
         raise UserError(f"give either a config or single choices, not both; beside the config came: {twice}")
     folder = Path(out) if out is not None else Path("runs") / config.slug
-    stage = Stage(config, folder, in_memory=None if named else VLM.from_objects(model, processor))
+    in_memory = None if named else VLM.from_objects(model, processor)
+    stage = Stage(config, folder, in_memory=in_memory, progress=progress)
     words = command or rerun_command(config, folder)
     with RunFolder.open(
         folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)
@@ -103,24 +104,37 @@ def examine(
 
 
 def plan(config: ExamConfig, *, out: Path | None = None) -> dict[str, Any]:
-    """What an exam would do, for `--dry-run`: the benchmark is read and checked, no weights are loaded."""
+    """What an exam would do, for `--dry-run`: a benchmark is read and checked, nothing is rendered, no weights are loaded."""
     folder = out or Path("runs") / config.slug
-    with tempfile.TemporaryDirectory() as scratch:
-        benchmark = Stage(config, Path(scratch) / "run").benchmark
-    pictures = {item.image_sha256 for item in benchmark.items}
+    asked = _asked_of_world(config) if config.on == WORLD else _asked_of_benchmark(config)
     return {
         **to_dict(config),
-        "model": config.model or "a small random-weight LLaVA",
+        "model": "a small random-weight LLaVA" if config.model == UNTRAINED else config.model,
         "ask": config.asking,
         "device": str(pick_device(config.device).device),
         "folder": str(folder),
         "exists": folder.exists(),
+        **asked,
+        "disk_bytes": asked["images"] * 20_000 + asked["items"] * 1_500,
+    }
+
+
+def _asked_of_world(config: ExamConfig) -> dict[str, Any]:
+    drawn = world_plan(config)
+    there = drawn.pairs * len(drawn.patterns)
+    pairs = there if config.limit is None else min(there, config.limit)
+    return {"items": 2 * pairs, "pairs": pairs, "images": 2 * pairs, "quarantined": 0, "notes": []}
+
+
+def _asked_of_benchmark(config: ExamConfig) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        benchmark = open_benchmark(config, Path(scratch), lambda stage, done, total: None)
+    return {
         "items": len(benchmark.items),
         "pairs": len({item.pair_id for item in benchmark.items}),
-        "images": len(pictures),
+        "images": len({item.image_sha256 for item in benchmark.items}),
         "quarantined": len(benchmark.quarantined),
         "notes": list(benchmark.notes),
-        "disk_bytes": len(pictures) * 20_000 + len(benchmark.items) * 1_500,
     }
 
 

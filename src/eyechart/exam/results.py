@@ -191,8 +191,6 @@ def _warnings(stage: Stage, comparison: Comparison | None) -> list[str]:
     said = [note for note in stage.vlm.notes if not note.startswith(PLAIN_NOTES)]
     if not stage.vlm.trained:
         said.append("the model's weights are random: it has learnt nothing, and its scores mean nothing")
-    if stage.config.on is None:
-        said.append("the pictures are a few flat drawings made for showing a report; they measure nothing")
     if comparison is not None:
         said += comparison.notes
     return said

@@ -17,7 +17,9 @@ from eyechart.core.devices import pick_device
 from eyechart.core.errors import UserError
 from eyechart.core.images import open_image
 from eyechart.core.records import Benchmark, Capability
-from eyechart.exam.config import DEFAULT_REFERENCE, ExamConfig
+from eyechart.exam.benchmark import Progress, open_benchmark
+from eyechart.exam.config import ExamConfig
+from eyechart.exam.defaults import HUB_REFERENCE, UNTRAINED, WORLD, zoo_reference
 from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, pool
@@ -25,22 +27,24 @@ from eyechart.models.quiet import quiet
 from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
 from eyechart.models.untrained import Untrained, make_untrained
 from eyechart.models.vlms import VLM
-from eyechart.score import load_benchmark
-from eyechart.world import draw_pictures
-
-PICTURES = 27
-"""Pairs of generated pictures in an exam without a benchmark: three of each pattern."""
 
 
 class Stage:
     """The resolved exam. Weights are loaded at first use, so that a finished run is shown again without them.
 
-    What has to be made for it (the random-weight model, generated pictures) lies beside the run folder, in `bundled/`;
-    pictures that stand in a table as bytes lie in `images/` there.
+    What has to be made for it (the random-weight model, the world's pictures) lies beside the run folder, in
+    `bundled/`; pictures that stand in a table as bytes lie in `images/` there.
     """
 
-    def __init__(self, config: ExamConfig, folder: Path, *, in_memory: VLM | None = None) -> None:
-        """Resolve what is named.
+    def __init__(
+        self,
+        config: ExamConfig,
+        folder: Path,
+        *,
+        in_memory: VLM | None = None,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> None:
+        """Resolve what is named; scenes of the world are rendered here.
 
         Raises:
             UserError: a model, benchmark or reference encoder that was named cannot be had.
@@ -50,11 +54,10 @@ class Stage:
         bundled = folder.parent / "bundled"
         self._in_memory = in_memory
         self._untrained: Untrained | None = None
-        if config.model is None:
+        if config.model == UNTRAINED and in_memory is None:
             with quiet():
                 self._untrained = make_untrained(bundled)
-        on = config.on or draw_pictures(bundled / "pictures", pairs=PICTURES, seed=config.seed)
-        self.benchmark: Benchmark = load_benchmark(on, limit=config.limit, images=bundled / "images")
+        self.benchmark: Benchmark = open_benchmark(config, bundled, progress)
 
     @cached_property
     def vlm(self) -> VLM:
@@ -126,7 +129,6 @@ class Stage:
     def _model_name(self) -> str:
         if self._untrained is not None:
             return str(self._untrained.vlm)
-        assert self.config.model is not None
         return self.config.model
 
     @cached_property
@@ -155,11 +157,18 @@ class Stage:
             return None, "none was asked for (--reference none)"
         if wish != "auto":
             return self._load_reference(wish), None
-        default = DEFAULT_REFERENCE if self._untrained is None else str(self._untrained.reference)
+        default = self._default_reference()
         try:
             return self._load_reference(default), None
         except UserError as error:
             return None, f"the default, {default}, cannot be had ({error}); name another with --reference"
+
+    def _default_reference(self) -> str:
+        """What 'auto' means here."""
+        of_the_zoo = zoo_reference()
+        if of_the_zoo and (self.config.on == WORLD or self.config.model.startswith("zoo:")):
+            return of_the_zoo
+        return HUB_REFERENCE if self._untrained is None else str(self._untrained.reference)
 
     def _load_reference(self, name: str) -> Encoder:
         with quiet():

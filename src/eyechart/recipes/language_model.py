@@ -29,7 +29,7 @@ from eyechart.world.questions import questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=2000,
+    max_steps=1600,
     per_device_train_batch_size=8,
     learning_rate=2e-3,
     weight_decay=0.1,

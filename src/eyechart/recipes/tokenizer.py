@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from eyechart.core.errors import UserError
 from eyechart.recipes.forms import SHARES, ask
 from eyechart.train.prompts import DESCRIBE, answered
 from eyechart.train.tokens import load_tokenizer, train_tokenizer
@@ -17,10 +18,19 @@ SIZE = 1024
 
 
 def make_tokenizer(folder: Path = Path("build/zoo/tokenizer"), *, seed: int = 0) -> Path:
-    """Train the tokenizer and save it; one that is already there is kept."""
+    """Train the tokenizer and save it; one that is already there is kept.
+
+    Raises:
+        UserError: the one that is there was made for another world, and splits words of this one.
+    """
     if not (folder / "tokenizer.json").exists():
         train_tokenizer(world_texts(seed), vocabulary(), size=SIZE).save_pretrained(folder)
-    load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    split = [word for word in vocabulary() if len(tokenizer.tokenize(f" {word}")) != 1]
+    if split:
+        raise UserError(
+            f"the tokenizer in {folder} splits {', '.join(split)}: remove it, to have it made anew"
+        )
     return folder
 
 

@@ -15,7 +15,7 @@ import torch
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.pictures import FamilyBatches
 from eyechart.train.towers import TowerShape
-from eyechart.train.two_view import TwoView, TwoViewObjective, TwoViewSettings, export_two_view, follow
+from eyechart.train.two_view import TwoView, TwoViewObjective, TwoViewSettings, export_two_view
 from eyechart.world.sets import Progress, render_set
 from eyechart.world.sets_plan import SetPlan
 
@@ -27,16 +27,12 @@ class TwoViewRecipe:
     scenes: int = 12_000
     """Each is rendered twice."""
 
-    members: int = 4
-    """Scenes of one family."""
-
     steps: int = 1_700
     families_per_batch: int = 32
     learning_rate: float = 1e-3
     seed: int = 1
     shape: TowerShape = field(default_factory=TowerShape)
     settings: TwoViewSettings = field(default_factory=TwoViewSettings)
-    """Its `steps` are those of the recipe."""
 
 
 def train_two_view(
@@ -61,26 +57,27 @@ def train_two_view(
     recipe = recipe or TwoViewRecipe()
     size = recipe.shape.image_size
     plan = SetPlan(
-        split="train", scenes=recipe.scenes, seed=recipe.seed, members=recipe.members, relation="twins"
+        split="train",
+        scenes=recipe.scenes,
+        seed=recipe.seed,
+        members=recipe.settings.members,
+        relation="twins",
     )
     twins = render_set(data / "twins", plan, size=size, workers=workers, progress=rendered)
     plan = replace(plan, relation="siblings")
     siblings = render_set(data / "siblings", plan, size=size, workers=workers, progress=rendered)
     assert [scene.facts for scene in twins.scenes] == [scene.facts for scene in siblings.scenes]
     torch.manual_seed(recipe.seed)
-    model = TwoView(recipe.shape, replace(recipe.settings, steps=recipe.steps))
+    model = TwoView(recipe.shape, recipe.settings)
     settings = Settings(
         max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.families_per_batch * recipe.members,
+        per_device_train_batch_size=recipe.families_per_batch * recipe.settings.members,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
     )
     batches = FamilyBatches(
         twins.images, siblings.images, twins.families, recipe.families_per_batch, seed=recipe.seed
     )
-    objective = TwoViewObjective(model.settings)
-    fit(
-        model, objective, batches, settings, folder,
-        identity=asdict(recipe), after_step=follow, report=trained,
-    )  # fmt: skip
+    objective = TwoViewObjective(recipe.settings)
+    fit(model, objective, batches, settings, folder, identity=asdict(recipe), report=trained)
     return export_two_view(model, folder / "model")

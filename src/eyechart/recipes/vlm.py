@@ -28,9 +28,10 @@ from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.vlm import (
     Stage,
-    answer_loss,
+    Taught,
     cached_features,
     join_towers,
+    taught_loss,
     tower_sha256,
     train_only,
     weights_sha256,
@@ -152,7 +153,7 @@ def _train(
         seed=settings.seed,
     )
     identity = {"stage": stage, "examples": batches.sha256, "from": weights_sha256(model)}
-    fit(model, answer_loss, batches, settings, place / stage, identity=identity, report=report)
+    fit(Taught(model), taught_loss, batches, settings, place / stage, identity=identity, report=report)
 
 
 def choose_questions(facts: Sequence[Facts], per_pattern: int, seed: int) -> list[tuple[int, Question]]:

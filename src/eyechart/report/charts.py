@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from eyechart.report.reading import Find, Pair, Rate
+from eyechart.report.reading import Find, Pair, Rate, Results
 from eyechart.report.words import similarity_text
 
 MARKS_MAX = 3_000
@@ -58,6 +58,45 @@ class Scatter:
     """The region reaches from here to the right and to the bottom."""
 
     left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The lines of several models on one pattern, in the models' order."""
+
+    label: str
+    chance: float
+    rates: tuple[Rate, ...]
+    verdicts: tuple[str, ...]
+    """Of each other model against the first."""
+
+    whole: bool = False
+
+
+def beside_groups(results: Results) -> tuple[Group, ...]:
+    """All pairs first, then pattern by pattern; empty when no other model is shown."""
+    if results.beside is None:
+        return ()
+    score, others = results.score, results.beside.others
+    whole = Group(
+        label="all pairs",
+        chance=score.chance_pairs,
+        rates=(score.pairs, *(other.pairs for other in others)),
+        verdicts=tuple(other.against.verdict for other in others),
+        whole=True,
+    )
+    theirs = [{row.pattern: row for row in other.patterns} for other in others]
+    groups = [
+        Group(
+            label=row.pattern,
+            chance=row.chance_pairs,
+            rates=(row.pairs, *(known[row.pattern].pairs for known in theirs)),
+            verdicts=tuple(known[row.pattern].against.verdict for known in theirs),
+        )
+        for row in results.patterns
+        if all(row.pattern in known for known in theirs)
+    ]
+    return (whole, *groups)
 
 
 def scatter(pairs: Sequence[Pair], find: Find, *, cards: Mapping[str, str]) -> Scatter | None:

@@ -13,7 +13,7 @@ from eyechart.core.files import write_bytes
 from eyechart.core.images import REASONS
 from eyechart.core.records import Capability, Outcome
 from eyechart.report import words
-from eyechart.report.charts import Dot, scatter
+from eyechart.report.charts import Dot, beside_groups, scatter
 from eyechart.report.reading import LeftOut, Pair, PatternScore, Run, Sample, read_run, read_thumb
 from eyechart.report.summary import UNTRAINED, not_examined, paragraphs
 
@@ -135,7 +135,9 @@ def _environment() -> Environment:
     environment.filters.update(
         rate=words.rate_text,
         percent=words.percent,
+        points=words.points_text,
         p=words.p_text,
+        p_value=words.p_value_text,
         similarity=words.similarity_text,
         percentile=words.percentile_text,
         short_name=words.short_name,
@@ -166,6 +168,8 @@ def _context(run: Run) -> dict[str, Any]:
         "cards": cards,
         "pattern_dots": _pattern_dots(run, results.patterns if named else ()),
         "suspect_dots": _suspect_dots(run),
+        "beside": results.beside,
+        "beside_groups": beside_groups(results),
         "scatter": scatter(run.pairs, results.find, cards=cards.anchors) if results.find else None,
         "able": [(CAPABILITIES[c], results.model.cannot.get(c)) for c in Capability if _declared(run, c)],
         "pairs_shown": run.pairs[:ROWS_MAX],

@@ -146,6 +146,62 @@ class Find(_Record):
     test: str | None = None
 
 
+class Against(_Record):
+    """Another model's pair accuracy minus this one's on the same pairs, in -1..1, and what the test makes of it."""
+
+    difference: float
+    low: float
+    high: float
+    fixes: int
+    """Pairs that only the other model got right."""
+
+    regressions: int
+    """Pairs that only this model got right."""
+
+    n: int
+    p_value: float
+    p_holm: float | None
+    """Corrected over the patterns; None for all pairs together."""
+
+    verdict: Literal["better", "worse", "undecided"]
+    """Of the other model."""
+
+
+class BesidePattern(_Record):
+    """Another model's rate on one pattern."""
+
+    pattern: str
+    pairs: Rate
+    against: Against
+
+
+class Other(_Record):
+    """Another model that was examined on the same pairs."""
+
+    id: str
+    trained: bool
+    about: str | None
+    page: str
+    """Its page, as seen from this run folder."""
+
+    pairs: Rate
+    unread: Rate
+    against: Against
+    patterns: tuple[BesidePattern, ...]
+
+
+class Beside(_Record):
+    """The models that this one is shown beside."""
+
+    command: str
+    test: str
+    error_rate: float
+    about: str | None
+    """A word on the model of this run."""
+
+    others: tuple[Other, ...]
+
+
 class Asking(_Record):
     """How each question was put to the model."""
 
@@ -166,6 +222,7 @@ class Results(_Record):
     find: Find | None
     asking: Asking
     warnings: tuple[str, ...]
+    beside: Beside | None = None
 
 
 class Doc(_Record):

@@ -1,11 +1,21 @@
 """The plain-words summary of an exam: a few sentences that a newcomer understands, for the page and for a terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
-from eyechart.report.reading import Find, Rate, Reference, Results, read_run
-from eyechart.report.words import count, p_text, percent, rate_text, sentence, short_name
+from eyechart.report.reading import Beside, BesidePattern, Find, Other, Rate, Reference, Results, read_run
+from eyechart.report.words import (
+    count,
+    listed,
+    p_text,
+    percent,
+    points_text,
+    rate_text,
+    sentence,
+    short_name,
+)
 
 UNREAD_NOTABLE = 0.1
 """From this share of unread replies on, the summary warns that the score speaks of format as well as of sight."""
@@ -44,6 +54,7 @@ def paragraphs(results: Results) -> list[list[Markup]]:
         [_got(results), *(unread if drowned else [_against_chance(results)])],
         _suspects(results),
         [*([] if drowned else unread), *_favourite(results)],
+        _beside(results.beside) if results.beside else [],
     )
     return [group for group in groups if group]
 
@@ -179,3 +190,59 @@ def _favourite(results: Results) -> list[Markup]:
         else ""
     )
     return [text + Markup(more + ".")]
+
+
+def _beside(beside: Beside) -> list[Markup]:
+    """How each other model did on the same pairs, and on which patterns the two can be told apart."""
+    return [said for other in beside.others for said in (_did(other), *_told_apart(other, beside))]
+
+
+def _did(other: Other) -> Markup:
+    against = other.against
+    untrained = "" if other.trained else " (random weights: it has learnt nothing)"
+    text = Markup(
+        "Beside it, <strong>{name}</strong>{untrained} got {of} of the same pairs right (<strong>{rate}</strong>): "
+        "a difference of {points}, {p}"
+    ).format(
+        name=_name(other.id),
+        untrained=untrained,
+        of=_of(other.pairs),
+        rate=_rate(other.pairs),
+        points=points_text(against),
+        p=p_text(against.p_value),
+    )
+    if against.verdict == "undecided":
+        text += "; that is too little to say that either is better, which is not to say that they are equal"
+    return text + Markup(".")
+
+
+def _told_apart(other: Other, beside: Beside) -> list[Markup]:
+    if not other.patterns:
+        return []
+    names = {
+        verdict: [row.pattern for row in other.patterns if row.against.verdict == verdict]
+        for verdict in ("better", "worse", "undecided")
+    }
+    parts = [
+        Markup("it is {} on {}").format(verdict, listed(names[verdict]))
+        for verdict in ("better", "worse")
+        if names[verdict]
+    ]
+    rest = _undecided(other.patterns, names["undecided"], any_decided=bool(parts))
+    text = Markup("Pattern by pattern (Holm\u2019s correction, {}) ").format(p_bound(beside.error_rate))
+    return [text + Markup(" and ").join(parts) + (Markup("; ") if parts and rest else "") + rest + "."]
+
+
+def p_bound(error_rate: float) -> str:
+    """The p-value up to which a difference is called one."""
+    return f"p \u2264 {error_rate:g}"
+
+
+def _undecided(rows: Sequence[BesidePattern], names: Sequence[str], *, any_decided: bool) -> str:
+    if not names:
+        return ""
+    most = max(row.against.n for row in rows)
+    pairs = f"{count(most, 'pair')} each" if len({row.against.n for row in rows}) == 1 else "these pairs"
+    if any_decided:
+        return f"on {listed(names)} {pairs} cannot tell the two apart"
+    return f"{pairs} can tell the two apart on none"

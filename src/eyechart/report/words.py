@@ -2,11 +2,12 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from eyechart.report.reading import Rate
+from eyechart.report.reading import Against, Rate
 
 ID_SHOWN = 12
 """Characters of a hash that the page shows; the whole stands in the title."""
@@ -43,6 +44,31 @@ def percent(share: float) -> str:
 def p_text(p_value: float) -> str:
     """A p-value as journals print it: `p = 0.031`, `p < 0.001`."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def p_value_text(p_value: float | None) -> str:
+    """A p-value in a column of them, or a dash.
+
+    >>> p_value_text(0.00004), p_value_text(0.0312)
+    ('< 0.001', '0.031')
+    """
+    return "\u2013" if p_value is None else p_text(p_value).removeprefix("p ").removeprefix("= ")
+
+
+def points_text(against: Against) -> str:
+    """A difference of two shares in percentage points, with its interval and n: `+20.0 points [8.1, 31.0], n=60`."""
+    values = (f"{100 * value:+.1f}" for value in (against.difference, against.low, against.high))
+    difference, low, high = (value.replace("-", "\u2212") for value in values)
+    return f"{difference} points [{low}, {high}], n={against.n}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["color"]), listed(["color", "state", "text"])
+    ('color', 'color, state and text')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def similarity_text(value: float | None) -> str:

@@ -26,7 +26,7 @@ LAYOUTS: Mapping[str, str] = {
     " Correct Answer)",
     "table": "CSV, TSV, JSON, JSONL, Parquet or a folder of datasets.save_to_disk, with question, options, answer, image,"
     " pattern, pair_id",
-    "none": "without --on: 27 pairs of generated flat drawings, to show what a report looks like",
+    "world": "the default: pairs of 3-D scenes that differ in one fact, rendered for the exam (--scene-seed, --size, --pairs)",
 }
 """What `load_benchmark` reads, for people."""
 

@@ -5,15 +5,23 @@ the patches that is left, which makes it fast; a small decoder paints the rest. 
 nothing in it is more worth mentioning than anything else.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from eyechart.train.crops import Crops
-from eyechart.train.towers import TowerShape, export_tower, sine_positions, start_embeddings, start_weights, to_pixels
+from eyechart.train.towers import (
+    TowerShape,
+    export_tower,
+    sine_positions,
+    start_embeddings,
+    start_weights,
+    to_pixels,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +75,7 @@ class MaskedObjective:
         self._crops = settings.crops
 
     def __call__(
-        self, model: ViTMAEForPreTraining, batch: dict[str, UInt8[Tensor, "image side side 3"]]
+        self, model: nn.Module, batch: Mapping[str, UInt8[Tensor, "image side side 3"]]
     ) -> Float[Tensor, ""]:
         """Mean squared error over the hidden patches of `batch["pictures"]`; with `norm_pix_loss`, 1 is a blank guess."""
         pixels = to_pixels(batch["pictures"])

@@ -23,6 +23,9 @@ from eyechart.train.prompts import END, IMAGE, answered, prompt
 
 Features = Float16[ndarray, "picture patch dim"] | Float32[ndarray, "picture patch dim"]
 
+Row = Int64[ndarray, "_"]
+"""The segments of one row."""
+
 NO_TARGET = -100
 """In `targets`, where nothing is to be predicted: torch's own mark."""
 
@@ -104,10 +107,10 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
     return ids
 
 
-def pack(segments: Segments, *, patches: int, longest: int) -> list[Int64[ndarray, " segment"]]:
+def pack(segments: Segments, *, patches: int, longest: int) -> list[Row]:
     """The segments of each row: those of one picture, or of none, as many as fit into `longest` tokens."""
     lengths = np.diff(segments.starts)
-    rows: list[Int64[ndarray, " segment"]] = []
+    rows: list[Row] = []
     order = np.argsort(segments.pictures, kind="stable")
     borders = np.flatnonzero(np.diff(segments.pictures[order])) + 1
     for group in np.split(order, borders):
@@ -117,8 +120,8 @@ def pack(segments: Segments, *, patches: int, longest: int) -> list[Int64[ndarra
 
 
 def _filled(
-    group: Int64[ndarray, " segment"], lengths: Int64[ndarray, " all"], room: int
-) -> Iterator[Int64[ndarray, " part"]]:
+    group: Row, lengths: Int64[ndarray, " all"], room: int
+) -> Iterator[Row]:
     start, used = 0, 0
     for place, segment in enumerate(group):
         if used and used + lengths[segment] > room:
@@ -214,15 +217,15 @@ class PackedBatches:
         if held >= self._examples // 2:
             yield batch
 
-    def _length(self, row: Int64[ndarray, " segment"]) -> int:
+    def _length(self, row: Row) -> int:
         starts = self.segments.starts
         return self._head(row) + int((starts[row + 1] - starts[row]).sum())
 
-    def _head(self, row: Int64[ndarray, " segment"]) -> int:
+    def _head(self, row: Row) -> int:
         shown = self.segments.pictures[row[0]] >= 0
         return len(self.segments.prefix) + self.features.shape[1] if shown else 0
 
-    def collated(self, rows: Sequence[Int64[ndarray, " segment"]]) -> dict[str, Tensor]:
+    def collated(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Rows as tensors, padded on the right.
 
         Returns:
@@ -248,7 +251,7 @@ class PackedBatches:
 
     def _fill(
         self,
-        row: Int64[ndarray, " segment"],
+        row: Row,
         ids: Int64[ndarray, " token"],
         positions: Int64[ndarray, " token"],
         targets: Int64[ndarray, " token"],

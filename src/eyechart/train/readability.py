@@ -244,7 +244,7 @@ def _rotated(
         values, axes = np.linalg.eigh(rows[train] @ rows[train].T)
         there = values > values[-1] * 1e-10
         rows = rows @ (rows[train].T @ (axes[:, there] / np.sqrt(values[there])))
-    return rows.astype(np.float32)
+    return np.asarray(rows, dtype=np.float32)
 
 
 def _logistic(
@@ -270,11 +270,11 @@ def _logistic(
         optimizer.zero_grad()
         logits = (shown @ weights + bias).masked_fill(shut, -1e9)
         loss = functional.cross_entropy(logits, wanted) + weights.square().sum() * strength / (2 * len(fit))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return rows @ weights.detach().numpy() + bias.detach().numpy()
+    return np.asarray(rows @ weights.detach().numpy() + bias.detach().numpy())
 
 
 class AttentiveProbe(nn.Module):
@@ -345,7 +345,7 @@ def _train_attentive(
     for _ in range(epochs):
         for batch in np.array_split(rng.permutation(fit), max(1, len(fit) // batch_size)):
             optimizer.zero_grad()
-            loss(batch).backward()
+            loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             now = loss(held).item()

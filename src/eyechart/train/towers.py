@@ -73,7 +73,7 @@ def start_weights(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def start_embeddings(embeddings: nn.Module, shape: TowerShape) -> None:
+def start_embeddings(embeddings: Any, shape: TowerShape) -> None:
     """Give embeddings of ViT or ViTMAE sine-cosine positions that learn on, and a patch projection like a linear layer.
 
     transformers (5.23) leaves the positions of a ViTMAE made from a config at zero and frozen, so that a model

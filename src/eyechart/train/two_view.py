@@ -1,19 +1,18 @@
 """Two-view learning: an encoder that must tell which of many near-identical scenes a picture shows.
 
-The student sees part of the patches of one view and has to find the other view of the same scene, as a slowly moving
-teacher sees it, among those of the whole batch (MoCo v3, arXiv 2104.02057). Three things keep it from the shortcut of
-colours and layout. Batches come in families of scenes that differ in a single fact, so that the nearest wrong answers
-can be told apart by that fact alone. Views are cropped mildly and never mirrored, re-coloured or made grey. And the
-patches that the student was not shown are painted in, as in MAE (arXiv 2111.06377; both terms together are those of
-CMAE, arXiv 2207.13532), so that patches stay worth reading.
+Two pictures of each scene are encoded, each from a part of its patches, and either has to be found from the other
+among those of the whole batch (SimCLR, arXiv 2002.05709). Four things keep it from the shortcut of colours and layout.
+Batches come in families of scenes that differ in single facts, so that the nearest wrong answers can be told apart by
+such a fact alone. A second term looks inside each family after its mean is taken off, where what all members share
+can neither help nor drown the rest. Views are cropped mildly and never mirrored, re-coloured or made grey. And the
+patches that the encoder was not shown are painted in, as in MAE (arXiv 2111.06377; a contrast and a painting term
+together are those of CMAE, arXiv 2207.13532), so that patches stay worth reading.
 """
 
-import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -29,15 +28,16 @@ from eyechart.train.towers import TowerShape, export_tower, make_tower, sine_pos
 class TwoViewSettings:
     """What the encoder is trained against."""
 
-    temperature: float = 0.1
-    momentum: float = 0.99
-    """Of the teacher in the first step; it rises to 1 along a cosine."""
+    members: int = 4
+    """Scenes of one family; a batch is whole families, one after another."""
 
-    steps: int = 1
-    """How many steps there will be, for that rise."""
+    temperature: float = 0.1
+    family_temperature: float = 0.2
+    family: float = 1.0
+    """Weight of the term within families; 0 leaves it out."""
 
     hidden: float = 0.5
-    """Share of the patches that the student is not shown."""
+    """Share of the patches that the encoder is not shown."""
 
     painting: float = 1.0
     """Weight of painting them in; 0 leaves the decoder out."""
@@ -45,56 +45,66 @@ class TwoViewSettings:
     pooling: Literal["cls", "mean_patch"] = "mean_patch"
     """What stands for the whole picture when views are compared."""
 
-    head_size: int = 256
+    head_size: int = 128
     decoder_size: int = 64
     decoder_layers: int = 1
     crops: Crops = field(default_factory=Crops)
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not min(self.temperature, self.family_temperature) > 0:
+            raise ValueError(
+                f"temperatures must be above 0, got {self.temperature} and {self.family_temperature}"
+            )
         if not 0 <= self.hidden < 1:
             raise ValueError(f"hidden must be at least 0 and below 1, got {self.hidden}")
         if self.painting and not self.hidden:
             raise ValueError(f"painting {self.painting} with no patch hidden: there is nothing to paint")
+        if self.family and self.members < 2:
+            raise ValueError(f"a term within families of {self.members}: there is nobody to be told from")
+
+
+class Terms(NamedTuple):
+    """The parts of the loss, unweighted."""
+
+    batch: Float[Tensor, ""]
+    """Of finding a view among all of the batch."""
+
+    family: Float[Tensor, ""]
+    """Of finding it within its family, the family's mean taken off."""
+
+    painting: Float[Tensor, ""]
 
 
 class TwoView(nn.Module):
-    """Student, teacher, and what is thrown away after training: heads and decoder."""
+    """The encoder, and what is thrown away after training: head and decoder."""
 
     def __init__(self, shape: TowerShape, settings: TwoViewSettings) -> None:
         super().__init__()
         self.shape, self.settings = shape, settings
-        self.student = make_tower(shape)
-        self.head = _head(shape.hidden_size, settings.head_size)
-        self.predictor = _head(settings.head_size, settings.head_size)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
+        self.tower = make_tower(shape)
+        width, size = shape.hidden_size, settings.head_size
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, size))
         self.decoder = _Decoder(shape, settings) if settings.painting else None
 
     def forward(
         self, first: Float[Tensor, "image 3 side side"], second: Float[Tensor, "image 3 side side"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The loss of finding `second[i]` from `first[i]`, and of painting what was hidden of `first`."""
-        keep = _kept(len(first), self.shape.grid**2, self.settings.hidden).to(first.device)
-        tokens = encode_kept(self.student, first, keep)
-        asked = self.predictor(self.head(_pool(tokens, self.settings.pooling)))
-        with torch.no_grad():
-            seen = self.teacher(second).last_hidden_state
-            answers = self.teacher_head(_pool(seen, self.settings.pooling))
-        found = finding_loss(asked, answers, self.settings.temperature)
-        if self.decoder is None:
-            return found, torch.zeros_like(found)
-        return found, self.decoder(tokens, keep, first)
-
-    @torch.no_grad()
-    def follow(self, step: int) -> None:
-        """Move the teacher a little towards the student, after so many steps were done."""
-        done = min(step / self.settings.steps, 1.0)
-        momentum = 1 - (1 - self.settings.momentum) * (1 + math.cos(math.pi * done)) / 2
-        for mean, now in ((self.teacher, self.student), (self.teacher_head, self.head)):
-            for slow, fast in zip(mean.parameters(), now.parameters(), strict=True):
-                slow.lerp_(fast, 1 - momentum)
+    ) -> Terms:
+        """The terms for two views of the same scenes."""
+        settings, pixels = self.settings, torch.cat([first, second])
+        keep = _kept(len(pixels), self.shape.grid**2, settings.hidden).to(pixels.device)
+        tokens = encode_kept(self.tower, pixels, keep)
+        one, two = self.head(_pool(tokens, settings.pooling)).chunk(2)
+        nothing = torch.zeros_like(one[0, 0])
+        return Terms(
+            batch=(
+                finding_loss(one, two, settings.temperature) + finding_loss(two, one, settings.temperature)
+            )
+            / 2,
+            family=family_loss(one, two, settings.members, settings.family_temperature)
+            if settings.family
+            else nothing,
+            painting=nothing if self.decoder is None else self.decoder(tokens, keep, pixels),
+        )
 
 
 class TwoViewObjective:
@@ -104,19 +114,13 @@ class TwoViewObjective:
         self._settings = settings
 
     def __call__(
-        self, model: TwoView, batch: Mapping[str, UInt8[Tensor, "image side side 3"]]
+        self, model: nn.Module, batch: Mapping[str, UInt8[Tensor, "image side side 3"]]
     ) -> Float[Tensor, ""]:
-        """Both terms for `batch["first"]` and `batch["second"]`: two pictures of each scene, or one picture twice."""
-        crops = self._settings.crops
-        first, second = (crops(to_pixels(batch[name])) for name in ("first", "second"))
-        found, painted = model(first, second)
-        loss: Tensor = found + self._settings.painting * painted
-        return loss
-
-
-def follow(model: TwoView, step: int) -> None:
-    """`TwoView.follow` as the training loop calls it after each step."""
-    model.follow(step)
+        """All terms for `batch["first"]` and `batch["second"]`: two pictures of each scene, or one picture twice."""
+        settings = self._settings
+        first, second = (settings.crops(to_pixels(batch[name])) for name in ("first", "second"))
+        terms: Terms = model(first, second)
+        return terms.batch + settings.family * terms.family + settings.painting * terms.painting
 
 
 def finding_loss(
@@ -125,6 +129,20 @@ def finding_loss(
     """InfoNCE: the cross-entropy of picking the own answer by cosine, all others of the batch being wrong."""
     logits = functional.normalize(asked, dim=1) @ functional.normalize(answers, dim=1).T / temperature
     return functional.cross_entropy(logits, torch.arange(len(asked), device=asked.device))
+
+
+def family_loss(
+    one: Float[Tensor, "image dim"], two: Float[Tensor, "image dim"], members: int, temperature: float
+) -> Float[Tensor, ""]:
+    """InfoNCE within families, both ways, on what is left when each view's mean over the family is taken off."""
+    apart = [
+        functional.normalize(view - view.mean(dim=1, keepdim=True), dim=2)
+        for view in (side.reshape(-1, members, side.shape[1]) for side in (one, two))
+    ]
+    logits = apart[0] @ apart[1].transpose(1, 2) / temperature
+    own = torch.arange(members, device=one.device).expand(len(logits), -1)
+    there, back = (functional.cross_entropy(each, own) for each in (logits, logits.transpose(1, 2)))
+    return (there + back) / 2
 
 
 def encode_kept(
@@ -141,8 +159,8 @@ def encode_kept(
 
 
 def export_two_view(model: TwoView, folder: Path) -> Path:
-    """Write the teacher, which is the average of the student over its last steps, as a `ViTModel`."""
-    return export_tower(model.teacher.state_dict(), model.shape, folder)
+    """Write the encoder alone, as a `ViTModel`."""
+    return export_tower(model.tower.state_dict(), model.shape, folder)
 
 
 class _Decoder(nn.Module):
@@ -173,7 +191,8 @@ class _Decoder(nn.Module):
         canvas = self.blank.expand(len(shown), wanted.shape[1], size)
         canvas = canvas.scatter(1, keep.unsqueeze(-1).expand(-1, -1, size), shown[:, 1:])
         painted = self.paint(self.layers(torch.cat([shown[:, :1], canvas], dim=1) + self.places))[:, 1:]
-        return (painted - wanted).square().mean(dim=-1)[_hidden(keep, wanted.shape[1])].mean()
+        errors: Tensor = (painted - wanted).square().mean(dim=-1)
+        return errors[_hidden(keep, wanted.shape[1])].mean()
 
 
 def normed_patches(
@@ -196,7 +215,3 @@ def _hidden(keep: Int[Tensor, "image kept"], patches: int) -> Bool[Tensor, "imag
 
 def _pool(tokens: Float[Tensor, "image token width"], pooling: str) -> Float[Tensor, "image width"]:
     return tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(dim=1)
-
-
-def _head(width: int, out: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, out))

@@ -18,7 +18,7 @@ def raw_pixels(
         raise ValueError(f"pictures of {full} pixels cannot be averaged down to {side}: no whole blocks")
     block = full // side
     split = pictures.reshape(len(pictures), side, block, side, block, 3).astype(np.float32)
-    return split.mean(axis=(2, 4)).reshape(len(pictures), -1) / 255
+    return np.asarray(split.mean(axis=(2, 4)).reshape(len(pictures), -1) / 255)
 
 
 def gradient_histograms(

@@ -110,6 +110,33 @@ def tower_sha256(model: LlavaForConditionalGeneration) -> str:
     return weights_sha256(model.model.vision_tower)
 
 
+class Taught(nn.Module):
+    """The parts of a LLaVA that training may change, the same tensors under names of their own: what `fit` is given.
+
+    transformers 5 stores a LLaVA under other names than it has in memory, and its Trainer, on resuming, passes over
+    what it does not find; a LLaVA given to it would begin anew. The vision tower is not among the parts.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        self.projector = model.model.multi_modal_projector
+        self.language = model.model.language_model
+        if model.lm_head.weight is not model.get_input_embeddings().weight:
+            self.head = model.lm_head
+        self._whole = (model,)
+
+    @property
+    def whole(self) -> LlavaForConditionalGeneration:
+        """The model the parts belong to."""
+        return self._whole[0]
+
+
+def taught_loss(taught: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """`answer_loss` of the whole model, as an objective for `fit` on its `Taught` parts."""
+    whole: Any = taught.whole
+    return answer_loss(whole, batch)
+
+
 def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The mean cross-entropy of a packed batch's answer tokens, in nats.
 

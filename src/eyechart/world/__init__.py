@@ -1,5 +1,5 @@
-"""Worlds that know everything about themselves; as yet the flat drawings of an exam without a benchmark."""
+"""A 3-D world that knows everything about itself: facts, scenes, pictures with exact maps, captions, questions, sets."""
 
-from eyechart.world.pictures import MOTIFS, Motif, draw_pictures
+from eyechart.world.facts import PATTERNS, Facts
 
-__all__ = ["MOTIFS", "Motif", "draw_pictures"]
+__all__ = ["PATTERNS", "Facts"]

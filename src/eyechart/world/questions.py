@@ -8,6 +8,7 @@ the facts come from `draw_facts`.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from eyechart.core.errors import unknown
@@ -237,6 +238,7 @@ def _alike(first: str, second: str) -> bool:
     return first == second or frozenset((first, second)) in ALIKE
 
 
+@lru_cache(maxsize=128)
 def _open_to(*taken: str) -> int:
     """How many colours go with these."""
     return sum(not any(_alike(color, other) for other in taken) for color in COLORS)

@@ -195,8 +195,8 @@ def _cv_rows(pair: ScenePair) -> Iterator[dict[str, Any]]:
 
 
 def _maps(rendered: Rendered) -> dict[str, bytes]:
-    thousandths = np.where(np.isfinite(rendered.depth), np.rint(rendered.depth * 1000), DEPTH_FAR)
-    depth = np.clip(thousandths, 0, DEPTH_FAR).astype(np.uint16)
+    thousandths = np.clip(np.rint(rendered.depth * 1000), 0, DEPTH_FAR - 1)
+    depth = np.where(np.isfinite(rendered.depth), thousandths, DEPTH_FAR).astype(np.uint16)
     return {"parts": png(rendered.parts), "objects": png(rendered.objects), "depth": png(depth)}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import product
 
 from eyechart.world.draw import says_shape, says_state
 from eyechart.world.facts import COLORS, ITEMS, LETTERS, MATERIALS, PATTERNS, Facts, Place
@@ -146,8 +145,9 @@ def accent_parts(kind: str) -> tuple[str, ...]:
 
 
 def _looks(kind: Kind) -> Iterator[Look]:
-    states = kind.state.words if kind.state is not None else (None,)
-    for state, shape in product(states, kind.shape.words):
+    """Two looks that show both words of state and of shape."""
+    states = kind.state.words if kind.state is not None else (None, None)
+    for state, shape in zip(states, kind.shape.words, strict=True):
         yield Look(state=state, shape=shape)
 
 
