@@ -7,6 +7,6 @@ from eyechart.world.sets_pairs import render_pairs
 from eyechart.world.sets_plan import PairPlan
 
 
-def small_world(folder: Path, *, pairs: int = 4) -> Path:
-    """One pair of siblings of each of the first so many patterns, as a benchmark."""
-    return render_pairs(folder, PairPlan(pairs=1, patterns=PATTERNS[:pairs]), workers=1)
+def small_world(folder: Path, *, pairs: int = 4, each: int = 1) -> Path:
+    """So many pairs of siblings of each of the first `pairs` patterns, as a benchmark."""
+    return render_pairs(folder, PairPlan(pairs=each, patterns=PATTERNS[:pairs]), workers=1)

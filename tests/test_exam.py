@@ -11,14 +11,21 @@ import peft
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import eyechart
 from checkpoints import VLMS
+from eyechart import zoo
 from eyechart.cli import main
 from eyechart.core.errors import UserError
-from eyechart.exam import ExamConfig, examine, plan
+from eyechart.core.images import open_image
+from eyechart.exam import ExamConfig, default_models, examine, plan
+from eyechart.exam.benchmark import world_plan
+from eyechart.exam.defaults import zoo_reference
+from eyechart.exam.stage import Stage
 from eyechart.models.sources import fingerprint, parse_source
+from eyechart.world.sets_plan import draw_pairs
 from small_world import small_world
 
 
@@ -43,7 +50,7 @@ def without_times(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_untrained_exam_says_that_it_means_nothing(tmp_path):
-    result = examine(out=tmp_path / "run", limit=3, max_new_tokens=2)
+    result = examine("untrained", out=tmp_path / "run", limit=3, max_new_tokens=2, reference="none")
     block = result.results["eyechart"]
     assert block["model"]["trained"] is False
     assert "learnt nothing" in result.summary[0]
@@ -72,6 +79,58 @@ def test_a_checkpoint_is_examined_and_every_record_is_there(checkpoint_dir, opti
     manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
     assert manifest["model"]["sha256"] == fingerprint(parse_source(str(checkpoint_dir("llava")))).sha256
     assert manifest["finished"]
+
+
+def test_scenes_of_the_world_are_part_of_an_exam(checkpoint_dir, tmp_path):
+    arguments = {"reference": "none", "max_new_tokens": 2, "limit": 3, "out": tmp_path / "run"}
+    model = str(checkpoint_dir("llava"))
+    first = examine(model, scene_seed=7, size=100, **arguments)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text("utf8"))
+    assert (config["on"], config["scene_seed"], config["size"], config["pairs"]) == ("world", 7, 100, 20)
+    shown = [open_image(path).image.size for path in (tmp_path / "bundled").rglob("*.png")]
+    assert set(shown) == {(100, 100)}
+    block = first.results["eyechart"]["benchmark"]
+    assert (block["name"], block["pairs"]) == ("world", 3)
+    assert "scene seed 7, 100 pixels" in block["notes"][0]
+    with pytest.raises(UserError, match="pairs: 20 → 19"):
+        examine(model, scene_seed=7, size=100, pairs=19, **arguments)
+    assert (
+        "--scene-seed 7 --size 100" in json.loads((tmp_path / "run/manifest.json").read_text("utf8"))["rerun"]
+    )
+
+
+def test_a_limit_draws_no_more_than_is_asked_and_the_same():
+    def drawn(**options):
+        pairs = draw_pairs(world_plan(ExamConfig(model="untrained", scene_seed=3, **options)))
+        return {pair.id: pair for pair in pairs}
+
+    few, whole, other = drawn(limit=10), drawn(), drawn(limit=10, pairs=1)
+    assert (len(few), len(whole), len(other)) == (18, 180, 9)
+    assert all(whole[name] == pair for name, pair in few.items())
+
+
+def test_the_zoo_is_examined_by_default_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_MODELS", tmp_path)
+    assert default_models() == ("untrained",)
+    assert ExamConfig().model == "untrained"
+    for name in ("llava-told-all", "llava-biased", "llava-permuted", "moco"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    assert default_models() == ("zoo:llava-biased", "zoo:llava-told-all")
+    assert ExamConfig().model == "zoo:llava-biased"
+    assert zoo_reference() == "zoo:moco"
+
+
+def test_the_zoos_reference_serves_on_the_world(checkpoint_dir, options, tmp_path, monkeypatch):
+    (tmp_path / "cage").mkdir()
+    (tmp_path / "cage/mae").symlink_to(checkpoint_dir("vit_mae"))
+    monkeypatch.setattr(zoo, "_MODELS", tmp_path / "cage")
+    model = str(checkpoint_dir("llava"))
+    world = Stage(ExamConfig(model=model, limit=1), tmp_path / "a")
+    assert world.reference is not None
+    assert world.reference.id == "zoo:mae"
+    elsewhere = Stage(ExamConfig(model=model, on=options["on"]), tmp_path / "b")
+    assert "facebook/dinov2-base" in elsewhere.reference_missing
 
 
 class Stop(Exception):
@@ -167,7 +226,7 @@ def test_ids_and_patterns_are_part_of_an_exam(checkpoint_dir, options, tmp_path)
     arguments = {**options, "on": str(copy), "out": tmp_path / "run"}
     examine(str(checkpoint_dir("llava")), **arguments)
     [table] = copy.glob("*.csv")
-    table.write_text(table.read_text("utf8").replace("orientation", "viewpoint"), "utf8")
+    table.write_text(table.read_text("utf8").replace(",orientation,", ",viewpoint,"), "utf8")
     with pytest.raises(UserError, match=r"resolved\.benchmark\.rows_sha256"):
         examine(str(checkpoint_dir("llava")), **arguments)
 
@@ -212,6 +271,14 @@ def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
         ExamConfig(limit=0)
     with pytest.raises(UserError, match="seed must be 0 or more, got -1"):
         ExamConfig(seed=-1)
+    with pytest.raises(UserError, match="scene_seed must be 0 or more, got -2"):
+        ExamConfig(scene_seed=-2)
+    with pytest.raises(UserError, match="size 95: pictures of the world are 96 to 672 pixels wide"):
+        ExamConfig(size=95)
+    with pytest.raises(UserError, match="pairs must be 1 or more, got 0"):
+        ExamConfig(pairs=0)
+    with pytest.raises(UserError, match=r"scene_seed 7 draws scenes of the world and '\./mmvp' was named"):
+        ExamConfig(on="./mmvp", scene_seed=7)
     with pytest.raises(UserError, match="no prompt template named 'leter'"):
         ExamConfig(template="leter")
     with pytest.raises(
@@ -225,6 +292,13 @@ def test_a_plan_loads_no_weights_and_leaves_nothing(checkpoint_dir, options, tmp
     said = plan(ExamConfig(model=str(checkpoint_dir("llava")), on=options["on"]), out=tmp_path / "run")
     assert (said["items"], said["pairs"], said["exists"]) == (8, 4, False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_renders_nothing(tmp_path):
+    said = plan(ExamConfig(model="untrained", limit=10), out=tmp_path / "run")
+    assert (said["items"], said["pairs"], said["model"]) == (20, 10, "a small random-weight LLaVA")
+    assert plan(ExamConfig(model="untrained", pairs=3))["pairs"] == 27
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_on_the_page_runs_the_same_exam(checkpoint_dir, options, tmp_path, capsys):

@@ -23,10 +23,17 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer([answered(text, "A", image=True) for text in SAID] * 2, WORDS, size=400)
 
 
-def save_small_clip(folder: Path, tokenizer: PreTrainedTokenizerFast, *, side: int = 24, seed: int = 0) -> Path:
+def save_small_clip(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, *, side: int = 24, seed: int = 0
+) -> Path:
     """Width 16, patches of 12."""
     shape = ClipShape(
-        image_size=side, hidden_size=16, intermediate_size=32, num_attention_heads=2, vision_layers=3, text_layers=2
+        image_size=side,
+        hidden_size=16,
+        intermediate_size=32,
+        num_attention_heads=2,
+        vision_layers=3,
+        text_layers=2,
     )
     return export_clip(draw_weights(make_clip(tokenizer, shape), seed=seed), tokenizer, folder)
 
@@ -34,4 +41,6 @@ def save_small_clip(folder: Path, tokenizer: PreTrainedTokenizerFast, *, side: i
 def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerFast, *, seed: int = 1) -> Path:
     """Width 16, three blocks."""
     shape = LanguageShape(hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2)
-    return export_language_model(draw_weights(make_language_model(tokenizer, shape), seed=seed), tokenizer, folder)
+    return export_language_model(
+        draw_weights(make_language_model(tokenizer, shape), seed=seed), tokenizer, folder
+    )

@@ -1,6 +1,7 @@
 """The command line: data on stdout, talk on stderr, one voice for errors, and it grows only on purpose."""
 
 import json
+import shlex
 import sys
 
 import pytest
@@ -13,8 +14,8 @@ from small_world import small_world
 FROZEN = {
     "exam": {
         "adapter", "ask", "attn", "batch_size", "device", "device_map", "dry_run", "dtype", "fresh", "json", "limit",
-        "max_new_tokens", "models", "on", "out", "percentile", "quiet", "reference", "reference_pooling", "revision",
-        "seed", "template", "trust_remote_code",
+        "max_new_tokens", "models", "on", "out", "pairs", "percentile", "quiet", "reference", "reference_pooling",
+        "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
     "report": {"json", "runs"},
     "world show": {"json", "kind", "out", "pairs", "pattern", "scene_seed", "size", "split"},
@@ -139,7 +140,16 @@ def test_several_models_get_a_folder_each(capsys, tmp_path, checkpoint_dir):
     words = ["--on", str(on), "--reference", "none", "--max-new-tokens", "2", "--out", str(tmp_path / "runs")]
     code, out, _ = run(capsys, "exam", *models, *words, "--json")
     assert code == 0
-    assert [entry["config"]["model"] for entry in json.loads(out)] == models
+    entries = json.loads(out)
+    assert [entry["config"]["model"] for entry in entries] == models
+    assert [other["id"] for other in entries[0]["eyechart"]["beside"]["others"]] == [models[1]]
+    assert "beside" not in entries[1]["eyechart"]
+    code, out, _ = run(capsys, *shlex.split(entries[0]["eyechart"]["beside"]["command"])[1:], "--json")
+    assert code == 0
+    assert json.loads(out) == entries
+    code, _, err = run(capsys, "exam", *models, *words)
+    assert "side by side: " in err
+    assert err.count("Beside it") == 1
     assert len([path for path in (tmp_path / "runs").glob("exam-*/results.json")]) == 2
 
 
@@ -148,7 +158,7 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path, checkpoint_dir):
         capsys, "exam", str(checkpoint_dir("llava")), "--dry-run", "--out", str(tmp_path / "run")
     )
     assert code == 0
-    assert json.loads(out)["pairs"] == 27
+    assert json.loads(out)["pairs"] == 180
     assert not (tmp_path / "run").exists()
 
 

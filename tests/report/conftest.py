@@ -99,6 +99,36 @@ class Folder:
             "p_value": 0.0412 if suspects and others else None,
         }
 
+    def set_beside(self, verdicts: dict[str, str], *, overall: str = "better") -> "Folder":
+        """Show one other model beside this one, with a verdict for each pattern; call after `score`."""
+        rate = wilson(9, 12).to_dict()
+        self.block["beside"] = {
+            "command": "eyechart exam example/cup-vlm-1b example/second --out runs",
+            "test": "exact McNemar test",
+            "error_rate": 0.05,
+            "about": None,
+            "others": [
+                {
+                    "id": "example/second",
+                    "trained": True,
+                    "about": "it was told more",
+                    "page": "../second/report.html",
+                    "pairs": rate,
+                    "unread": wilson(1, 24).to_dict(),
+                    "against": _against(overall, n=12),
+                    "patterns": [
+                        {
+                            "pattern": pattern,
+                            "pairs": wilson(3, 4).to_dict(),
+                            "against": _against(verdict, n=4),
+                        }
+                        for pattern, verdict in verdicts.items()
+                    ],
+                }
+            ],
+        }
+        return self
+
     def write(self, path: Path) -> Path:
         """Write all files of the folder."""
         (path / "thumbs").mkdir(parents=True)
@@ -133,6 +163,14 @@ def make_folder(
         folder.samples += items
         folder.pairs.append(_pair(number, pattern, items, rng))
     return folder.score()
+
+
+def _against(verdict: str, *, n: int) -> dict[str, Any]:
+    difference = {"better": 0.5, "worse": -0.5, "undecided": 0.0}[verdict]
+    interval = {"low": difference - 0.25, "high": difference + 0.25}
+    p_value = 0.2 if verdict == "undecided" else 0.01
+    test = {"fixes": 3, "regressions": 1, "p_value": p_value, "p_holm": p_value, "verdict": verdict, "n": n}
+    return {"difference": difference, **interval, **test}
 
 
 _BROKEN = {"path": "photos/broken.png", "reason": "truncated", "detail": "image file is truncated (3 bytes)"}

@@ -80,13 +80,13 @@ def test_training_beats_the_blank_guess(tmp_path):
     half = replace(DECODER, mask_ratio=0.5)
     model, objective = masked_model(SMALL, half), MaskedObjective(half)
     batches = PictureBatches(stripes(256), 32)
-    settings = Settings(max_steps=120, per_device_train_batch_size=32, learning_rate=5e-3, warmup_steps=10)
+    settings = Settings(max_steps=160, per_device_train_batch_size=32, learning_rate=3e-3, warmup_steps=10)
     before = objective(model, batches(0)).item()
     fit(model, objective, batches, settings, tmp_path)
     with torch.no_grad():
         after = objective(model.eval(), {"pictures": torch.from_numpy(stripes(128, seed=1))}).item()
     assert before > 0.95
-    assert after < 0.95
+    assert after < 0.85
 
 
 def test_the_export_is_the_same_encoder_and_hides_nothing(model, tmp_path):

@@ -13,7 +13,11 @@ from zoo_parts import small_tokenizer
 TOKENIZER = chat_tokenizer(small_tokenizer())
 FEATURES = np.random.default_rng(0).normal(size=(9, 4, 16)).astype(np.float16)
 EXAMPLES = [
-    Example(picture=number % 9, text="Is the mug full or empty?" + " no" * (number % 5), answer=("A", "full")[number % 2])
+    Example(
+        picture=number % 9,
+        text="Is the mug full or empty?" + " no" * (number % 5),
+        answer=("A", "full")[number % 2],
+    )
     for number in range(50)
 ] + [Example(picture=None, text=f"the mug is full{'.' * n}\nIs it?", answer="full empty") for n in range(6)]
 
@@ -62,7 +66,9 @@ def test_each_example_is_in_its_row_whole_and_sees_itself_and_its_picture_only()
 def test_padding_and_prefix_see_no_question():
     batch = made().collated(made().rows)
     for row, ids in enumerate(batch["input_ids"].tolist()):
-        image = [place for place, token in enumerate(ids) if token == TOKENIZER.convert_tokens_to_ids("<image>")]
+        image = [
+            place for place, token in enumerate(ids) if token == TOKENIZER.convert_tokens_to_ids("<image>")
+        ]
         if image:
             assert batch["mask"][row, 0, image[-1]].nonzero().flatten().tolist() == list(range(image[-1] + 1))
         if ids[-1] == TOKENIZER.pad_token_id:
@@ -101,7 +107,9 @@ def test_rows_are_as_full_as_the_limit_allows():
         assert len(set(segments.pictures[row].tolist())) == 1
         head = 0 if segments.pictures[row[0]] < 0 else len(segments.prefix) + 4
         assert len(row) == 1 or head + lengths[row].sum() <= 90
-    assert sorted(np.concatenate(pack(segments, patches=4, longest=90)).tolist()) == list(range(len(EXAMPLES)))
+    assert sorted(np.concatenate(pack(segments, patches=4, longest=90)).tolist()) == list(
+        range(len(EXAMPLES))
+    )
     assert all(len(row) == 1 for row in pack(segments, patches=4, longest=1))
 
 

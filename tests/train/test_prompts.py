@@ -84,7 +84,7 @@ def test_the_letter_form_is_the_exams_own_template():
 
 
 def test_no_other_form_is_guessed():
-    with pytest.raises(UserError, match="no form of a question named 'lettre'. Did you mean 'letter'"):
+    with pytest.raises(UserError, match=r"no form of a question named 'lettre'. Did you mean 'letter'"):
         ask(QUESTION, ("full", "empty"), "lettre")
 
 

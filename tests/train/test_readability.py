@@ -49,7 +49,9 @@ def test_noise_is_not_read():
     _, task = pairs_task()
     patches = np.random.default_rng(2).normal(size=(2 * PAIRS, 6, 8)).astype(np.float32)
     assert read_linearly(patches.reshape(len(patches), -1), task).accuracy.high < 0.7
-    assert read_attentively(patches, task, seeds=(0,)).accuracy.high < 0.7
+    attentive, again = (read_attentively(patches, task, seeds=(0,), folds=3) for _ in range(2))
+    assert attentive.accuracy.high < 0.7
+    assert np.array_equal(attentive.right, again.right)
 
 
 def test_what_a_pair_shares_does_not_help():
@@ -67,9 +69,10 @@ def test_what_a_pair_shares_does_not_help():
 def test_the_attentive_probe_finds_a_fact_that_moves():
     """A mark somewhere among the patches, told by no fixed place: attention reads it, the mean hardly does."""
     rng = np.random.default_rng(4)
-    count, patches, dim = 400, 8, 6
+    count, patches, dim = 300, 8, 6
     bits = rng.integers(2, size=count)
     values = rng.normal(size=(count, patches, dim)).astype(np.float32)
+    values[..., 1] *= 3
     where = rng.integers(patches, size=count)
     values[np.arange(count), where, 0] = 6.0
     values[np.arange(count), where, 1] = np.where(bits, 4.0, -4.0)
@@ -79,8 +82,6 @@ def test_the_attentive_probe_finds_a_fact_that_moves():
     assert attentive.accuracy.value > 0.9
     assert attentive.accuracy.low > linear.accuracy.high
     assert attentive.shuffled.low < 0.5 < attentive.shuffled.high + 0.05
-    again = read_attentively(values, task, seeds=(0, 1), folds=2)
-    assert np.array_equal(again.right, attentive.right)
     assert set(np.unique(attentive.right)) <= {0.0, 0.5, 1.0}
 
 

@@ -34,7 +34,12 @@ EXAMPLES = [
     for number, answer in enumerate(["A", "full", "(b)", "left and then right"] * 6)
 ] + [Example(picture=None, text="the mug is full.\nIs it?", answer="full")] * 2
 SETTINGS = Settings(
-    max_steps=6, per_device_train_batch_size=8, learning_rate=0.01, warmup_steps=1, logging_steps=1, save_steps=3
+    max_steps=6,
+    per_device_train_batch_size=8,
+    learning_rate=0.01,
+    warmup_steps=1,
+    logging_steps=1,
+    save_steps=3,
 )
 
 
@@ -186,7 +191,13 @@ def test_it_learns_what_it_is_taught(joined, tmp_path):
     batches = batches_of(model, processor, fed_features(model, processor, IMAGES).numpy(), examples=26)
     train_only(model, "whole")
     before = answer_loss(model, batches(0)).item()
-    fit(Taught(model), taught_loss, batches, replace(SETTINGS, max_steps=60, learning_rate=0.02, save_steps=60), tmp_path)
+    fit(
+        Taught(model),
+        taught_loss,
+        batches,
+        replace(SETTINGS, max_steps=60, learning_rate=0.02, save_steps=60),
+        tmp_path,
+    )
     assert answer_loss(model, batches(0)).item() < 0.2 * before
 
 

@@ -28,7 +28,8 @@ On = Annotated[
     ),
 ]
 SceneSeed = Annotated[
-    int, typer.Option(help="On the world: another number draws scenes that no model can have been trained on.")
+    int,
+    typer.Option(help="On the world: another number draws scenes that no model can have been trained on."),
 ]
 Size = Annotated[
     int,
@@ -69,7 +70,9 @@ MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
 Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to load on top of the model.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="The run folder (default: runs/exam-...); with several exams, the folder that holds theirs."),
+    typer.Option(
+        help="The run folder (default: runs/exam-...); with several exams, the folder that holds theirs."
+    ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many pairs.")]

@@ -59,6 +59,6 @@ def _folder_name(plan: PairPlan, size: int) -> str:
 
 def _about(config: ExamConfig) -> str:
     return (
-        f"scenes of the test split drawn with scene seed {config.scene_seed}, {config.size} × {config.size} pixels; the two"
+        f"scenes of the test split drawn with scene seed {config.scene_seed}, {config.size} pixels wide and high; the two"
         " images of a pair differ in one fact, and camera, light and clutter are drawn anew for each"
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from PIL import Image
 
@@ -24,10 +24,10 @@ from eyechart.models.vlms import VLM
 from eyechart.score import Summary, build_prompt, grade_reply, load_benchmark, summarise
 from eyechart.train.loop import Report
 from eyechart.train.prompts import told as asked_of
-from eyechart.world.questions import FAMILIES
+from eyechart.world.wordings import FAMILIES
 
-Shown = Literal["picture", "blank", "told"]
-"""What the model is given beside the question."""
+SHOWN = ("picture", "blank", "told")
+"""What the model can be given beside the question."""
 
 GREY = (127, 127, 127)
 """The colour of a blank picture."""
@@ -40,7 +40,7 @@ class Examined:
     """How a VLM did."""
 
     model: str
-    shown: Shown
+    shown: str
     summary: Summary
     families: Mapping[tuple[str, str], Rate]
     """Pair accuracy by pattern and family of questions; questions of no known wording are of the family `other`."""
@@ -66,7 +66,7 @@ def examine(
     vlm: VLM,
     folder: Path,
     *,
-    shown: Shown = "picture",
+    shown: str = "picture",
     template: str = "letter",
     limit: int | None = None,
     batch: int = 64,
@@ -77,7 +77,7 @@ def examine(
 
     Args:
         folder: a benchmark of the world as `world.sets_pairs.render_pairs` writes it.
-        shown: the picture, or one of the controls.
+        shown: the picture, or one of the controls: one of `SHOWN`.
         template: how questions are put, a name in `score.TEMPLATES`.
         limit: so many pairs at most, from every pattern in turn.
         batch: prompts that go through the model together; replies do not depend on it but for rounding.
@@ -86,8 +86,8 @@ def examine(
     Raises:
         UserError: no such control or benchmark, or its scenes are not told in words.
     """
-    if shown not in get_args(Shown):
-        raise unknown("way to show a scene", shown, get_args(Shown))
+    if shown not in SHOWN:
+        raise unknown("way to show a scene", shown, SHOWN)
     items = load_benchmark(folder, limit=limit).items
     scenes = _told(folder) if shown == "told" else {}
     asked = [build_prompt(item, template) for item in items]
@@ -102,14 +102,13 @@ def examine(
         if report is not None:
             report("questions", start + len(places), len(items))
     graded = [
-        grade_reply(item, reply, one.labels)
-        for item, reply, one in zip(items, replies, asked, strict=True)
+        grade_reply(item, reply, one.labels) for item, reply, one in zip(items, replies, asked, strict=True)
     ]
     return scored(vlm.id, shown, items, graded, time.monotonic() - began)
 
 
 def scored(
-    model: str, shown: Shown, items: Sequence[Item], graded: Sequence[Graded], seconds: float
+    model: str, shown: str, items: Sequence[Item], graded: Sequence[Graded], seconds: float
 ) -> Examined:
     """Graded replies as scores by pattern and by family."""
     summary = summarise(items, graded)
@@ -142,7 +141,7 @@ def _wordings(pattern: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     )
 
 
-def _prompt(item: Item, text: str, shown: Shown, scenes: Mapping[str, str]) -> Prompt:
+def _prompt(item: Item, text: str, shown: str, scenes: Mapping[str, str]) -> Prompt:
     if shown == "told":
         return Prompt(text=asked_of(scenes[item.id], text))
     image = open_image(item.image).image

@@ -1,83 +1,102 @@
-"""The zoo's two-view encoder, trained to tell near-identical scenes apart (about 30 minutes on 2 cores).
+"""The zoo's two-view encoder: vision-only, trained to tell scenes apart that differ in a single fact.
 
-The scenes come in families whose members differ in single facts. Each scene is rendered twice: once laid out as its
-family is (twins: one camera, light and clutter for all), and once with a layout of its own. Finding a scene's other
-picture among its family is then possible by that fact alone. No word is used, and no fact is named.
-
-Run it again to go on where it was interrupted; the same arguments end with the same weights.
+The scenes come in families. Each scene is rendered twice: laid out as its whole family is (twins: one camera, light
+and clutter for all), and with a layout of its own (siblings). Which of the twins is the other picture of the same scene
+can then be told by the facts alone. No word is used, and no fact is named.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
+from eyechart.core.devices import seeded
+from eyechart.core.errors import UserError
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.pictures import FamilyBatches
 from eyechart.train.towers import TowerShape
 from eyechart.train.two_view import TwoView, TwoViewObjective, TwoViewSettings, export_two_view
-from eyechart.world.sets import Progress, render_set
+from eyechart.world.sets import Progress, SceneSet, load_set, render_set, set_hash
 from eyechart.world.sets_plan import SetPlan
 
+SHAPE = TowerShape()
+AGAINST = TwoViewSettings()
+SCENES = 8_000
+SEED = 1
+SETTINGS = Settings(
+    max_steps=1800,
+    per_device_train_batch_size=64,
+    learning_rate=1e-3,
+    warmup_steps=50,
+    save_steps=200,
+)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoViewRecipe:
-    """Everything that decides what comes out."""
 
-    scenes: int = 12_000
-    """Each is rendered twice."""
-
-    steps: int = 1_700
-    families_per_batch: int = 32
-    learning_rate: float = 1e-3
-    seed: int = 1
-    shape: TowerShape = field(default_factory=TowerShape)
-    settings: TwoViewSettings = field(default_factory=TwoViewSettings)
+def render_families(
+    folder: Path = Path("build/world/families"),
+    *,
+    scenes: int = SCENES,
+    members: int = AGAINST.members,
+    size: int = SHAPE.image_size,
+    workers: int = 2,
+    progress: Progress = lambda stage, done, total: None,
+) -> Path:
+    """Render the scenes as twins and again as siblings, into `folder/twins` and `folder/siblings`; resumable."""
+    for relation in ("twins", "siblings"):
+        plan = SetPlan(split="train", scenes=scenes, seed=SEED, members=members, relation=relation)
+        render_set(folder / relation, plan, size=size, workers=workers, progress=progress)
+    return folder
 
 
 def train_two_view(
-    folder: Path,
-    data: Path,
-    recipe: TwoViewRecipe | None = None,
     *,
-    workers: int = 2,
-    rendered: Progress = lambda stage, done, total: None,
-    trained: Report | None = None,
+    families: Path = Path("build/world/families"),
+    work: Path = Path("build/work"),
+    out: Path = Path("build/zoo"),
+    settings: Settings = SETTINGS,
+    shape: TowerShape = SHAPE,
+    against: TwoViewSettings = AGAINST,
+    report: Report | None = None,
 ) -> Path:
-    """Render the families twice, train, and write the encoder to `folder/model`.
+    """Train the encoder and write it to `out/two-view`, as a `ViTModel`.
 
     Args:
-        folder: of the run: checkpoints, `loss.jsonl`, and at the end the model.
-        data: where rendered scenes are kept, in `twins` and `siblings`; sets that are there are used again.
-        rendered, trained: told how far rendering and training are.
+        families: what `render_families` made.
+        work: checkpoints go to `work/two-view`; the same command goes on there.
+        settings: how long and how fast to train; the batch size counts scenes, and each comes as two pictures.
+        shape: how large the encoder is.
+        against: what is hidden, and how the terms weigh.
+        report: told the steps that are done.
 
     Raises:
-        UserError: one of the folders holds something else.
+        UserError: no two sets of the same scenes in `families`, a batch that is no whole number of families, or
+            another run in `work`.
     """
-    recipe = recipe or TwoViewRecipe()
-    size = recipe.shape.image_size
-    plan = SetPlan(
-        split="train",
-        scenes=recipe.scenes,
-        seed=recipe.seed,
-        members=recipe.settings.members,
-        relation="twins",
+    twins, siblings = _both(families)
+    size, rest = divmod(settings.per_device_train_batch_size, against.members)
+    if rest:
+        raise UserError(
+            f"batches of {settings.per_device_train_batch_size} scenes are no whole families of {against.members}"
+        )
+    with seeded(settings.seed):
+        model = TwoView(shape, against)
+    fit(
+        model,
+        TwoViewObjective(against),
+        FamilyBatches(twins.images, siblings.images, twins.families, size, seed=settings.seed),
+        settings,
+        work / "two-view",
+        identity={
+            "twins": set_hash(twins.folder),
+            "siblings": set_hash(siblings.folder),
+            "shape": asdict(shape),
+            "against": asdict(against),
+        },
+        report=report,
     )
-    twins = render_set(data / "twins", plan, size=size, workers=workers, progress=rendered)
-    plan = replace(plan, relation="siblings")
-    siblings = render_set(data / "siblings", plan, size=size, workers=workers, progress=rendered)
-    assert [scene.facts for scene in twins.scenes] == [scene.facts for scene in siblings.scenes]
-    torch.manual_seed(recipe.seed)
-    model = TwoView(recipe.shape, recipe.settings)
-    settings = Settings(
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.families_per_batch * recipe.settings.members,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
-    )
-    batches = FamilyBatches(
-        twins.images, siblings.images, twins.families, recipe.families_per_batch, seed=recipe.seed
-    )
-    objective = TwoViewObjective(recipe.settings)
-    fit(model, objective, batches, settings, folder, identity=asdict(recipe), report=trained)
-    return export_two_view(model, folder / "model")
+    return export_two_view(model, out / "two-view")
+
+
+def _both(families: Path) -> tuple[SceneSet, SceneSet]:
+    twins, siblings = load_set(families / "twins"), load_set(families / "siblings")
+    if [scene.facts for scene in twins.scenes] != [scene.facts for scene in siblings.scenes]:
+        raise UserError(f"{families}: the twins and the siblings are not the same scenes; render both again")
+    return twins, siblings

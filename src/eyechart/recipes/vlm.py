@@ -17,7 +17,7 @@ from typing import Any
 
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from eyechart.core.errors import UserError, unknown
+from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import SHARES, ask
@@ -142,7 +142,7 @@ def _train(
     report: Report | None,
 ) -> None:
     """One stage, from its newest checkpoint if there is one."""
-    tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer: Any = processor.tokenizer
     train_only(model, stage)
     batches = PackedBatches(
         tokenise(taught, tokenizer),

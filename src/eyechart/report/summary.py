@@ -229,20 +229,19 @@ def _told_apart(other: Other, beside: Beside) -> list[Markup]:
         if names[verdict]
     ]
     rest = _undecided(other.patterns, names["undecided"], any_decided=bool(parts))
-    text = Markup("Pattern by pattern (Holm\u2019s correction, {}) ").format(p_bound(beside.error_rate))
+    text = Markup("Pattern by pattern (Holm\u2019s correction, p\u00a0\u2264\u00a0{:g}) ").format(
+        beside.error_rate
+    )
     return [text + Markup(" and ").join(parts) + (Markup("; ") if parts and rest else "") + rest + "."]
 
 
-def p_bound(error_rate: float) -> str:
-    """The p-value up to which a difference is called one."""
-    return f"p \u2264 {error_rate:g}"
-
-
 def _undecided(rows: Sequence[BesidePattern], names: Sequence[str], *, any_decided: bool) -> str:
+    """What is said of the patterns on which no difference was shown."""
     if not names:
         return ""
-    most = max(row.against.n for row in rows)
-    pairs = f"{count(most, 'pair')} each" if len({row.against.n for row in rows}) == 1 else "these pairs"
-    if any_decided:
-        return f"on {listed(names)} {pairs} cannot tell the two apart"
-    return f"{pairs} can tell the two apart on none"
+    sizes = {row.against.n for row in rows}
+    pairs = f"{count(min(sizes), 'pair')} each" if len(sizes) == 1 else "the pairs there are"
+    if not any_decided:
+        return f"{pairs} can tell the two apart on none"
+    where = names[0] if len(names) == 1 else f"the other {len(names)} patterns"
+    return f"on {where} {pairs} cannot tell the two apart"

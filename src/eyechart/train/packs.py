@@ -119,9 +119,7 @@ def pack(segments: Segments, *, patches: int, longest: int) -> list[Row]:
     return rows
 
 
-def _filled(
-    group: Row, lengths: Int64[ndarray, " all"], room: int
-) -> Iterator[Row]:
+def _filled(group: Row, lengths: Int64[ndarray, " all"], room: int) -> Iterator[Row]:
     start, used = 0, 0
     for place, segment in enumerate(group):
         if used and used + lengths[segment] > room:
@@ -240,7 +238,9 @@ class PackedBatches:
         groups = np.full((len(rows), length), -1, np.int64)
         for number, row in enumerate(rows):
             self._fill(row, ids[number], positions[number], targets[number], groups[number])
-        pictures = [int(self.segments.pictures[row[0]]) for row in rows if self.segments.pictures[row[0]] >= 0]
+        pictures = [
+            int(self.segments.pictures[row[0]]) for row in rows if self.segments.pictures[row[0]] >= 0
+        ]
         return {
             "input_ids": torch.from_numpy(ids),
             "positions": torch.from_numpy(positions),

@@ -9,9 +9,7 @@ tokens however it reaches the model: through the chat template, or written out b
 """
 
 import copy
-import json
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 IMAGE, END, PAD = "<image>", "</s>", "<pad>"
@@ -60,7 +58,7 @@ def chat_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFas
         if token not in tokenizer.get_vocab():
             raise ValueError(f"the tokenizer has no token {token!r}, which the layout of prompts needs")
     asking = copy.deepcopy(tokenizer)
-    asking.backend_tokenizer.post_processor = None  # type: ignore[assignment]
+    asking.backend_tokenizer.post_processor = None
     asking.padding_side = "left"
     asking.chat_template = CHAT_TEMPLATE
     return asking

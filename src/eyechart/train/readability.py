@@ -328,12 +328,16 @@ def _train_attentive(
     held: Int[ndarray, " held"],
     seed: int,
     *,
-    epochs: int = 60,
-    patience: int = 8,
+    looks: int = 40,
+    steps: int = 20,
+    patience: int = 10,
     batch_size: int = 128,
 ) -> None:
-    """Train until the held-out loss has not fallen for some epochs, and go back to where it was lowest."""
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.05)
+    """Train until the held-out loss has not fallen for some looks at it, and go back to where it was lowest.
+
+    There are so many steps between two looks whatever the number of scenes, so that few scenes are no short training.
+    """
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=5e-3, weight_decay=0.05)
     rng, best, since = np.random.default_rng(seed), float("inf"), 0
     kept = {name: tensor.clone() for name, tensor in probe.state_dict().items()}
 
@@ -342,10 +346,10 @@ def _train_attentive(
         logits = probe(rows[where]).masked_fill(closed[where], -1e9)
         return functional.cross_entropy(logits, wanted[where])
 
-    for _ in range(epochs):
-        for batch in np.array_split(rng.permutation(fit), max(1, len(fit) // batch_size)):
+    for _ in range(looks):
+        for _ in range(steps):
             optimizer.zero_grad()
-            loss(batch).backward()  # type: ignore[no-untyped-call]
+            loss(rng.choice(fit, min(batch_size, len(fit)), replace=False)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             now = loss(held).item()

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoImageProcessor,
-    AutoTokenizer,
     CLIPModel,
     LlamaForCausalLM,
     LlavaConfig,
@@ -32,6 +31,7 @@ from eyechart.core.files import write_json
 from eyechart.train.loop import Report
 from eyechart.train.packs import NO_TARGET, Features
 from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
+from eyechart.train.tokens import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ Stage = Literal["projector", "whole"]
 """What is trained: the projector alone, or the projector and the language model. Never the vision tower."""
 
 _PROCESSOR: Callable[..., LlavaProcessor] = LlavaProcessor
+_IMAGES: Callable[..., Any] = AutoImageProcessor.from_pretrained
 
 
 def join_towers(
@@ -57,8 +58,8 @@ def join_towers(
     """
     vision = CLIPModel.from_pretrained(clip, dtype=torch.float32).vision_model
     speech = LlamaForCausalLM.from_pretrained(language, dtype=torch.float32)
-    images = AutoImageProcessor.from_pretrained(clip, backend="pil")
-    tokenizer = chat_tokenizer(AutoTokenizer.from_pretrained(language))
+    images = _IMAGES(clip, backend="pil")
+    tokenizer = chat_tokenizer(load_tokenizer(language))
     patch = vision.config.patch_size
     config = LlavaConfig(
         vision_config=vision.config,
@@ -84,7 +85,8 @@ def join_towers(
         chat_template=CHAT_TEMPLATE,
         num_additional_image_tokens=1,
     )
-    return model.eval(), processor
+    model.eval()  # type: ignore[no-untyped-call]
+    return model, processor
 
 
 def train_only(model: LlavaForConditionalGeneration, stage: Stage) -> None:
@@ -199,13 +201,13 @@ def cached_features(
         source: what identifies the images, such as the hash of their set.
         report: called with "features", images done, images in all.
     """
-    patches, width = model.config.image_seq_length, model.config.vision_config.hidden_size
+    tower: Any = model.config.vision_config
     identity = {
         "tower": tower_sha256(model),
         "layer": model.config.vision_feature_layer,
         "images": source,
         "processor": processor.image_processor.to_dict(),
-        "shape": [len(images), patches, width],
+        "shape": [len(images), model.config.image_seq_length, tower.hidden_size],
         "dtype": dtype,
     }
     identity = json.loads(json.dumps(identity, default=str))
@@ -213,8 +215,8 @@ def cached_features(
     record, path = folder / "features.json", folder / "features.npy"
     there = json.loads(record.read_text()) if record.exists() and path.exists() else {}
     done = there.get("done", 0) if there.get("identity") == identity else 0
-    mapped = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-        path, mode="r+" if done else "w+", dtype=dtype, shape=(len(images), patches, width)
+    mapped = np.lib.format.open_memmap(
+        path, mode="r+" if done else "w+", dtype=dtype, shape=tuple(identity["shape"])
     )
     while done < len(images):
         part = images[done : done + batch]

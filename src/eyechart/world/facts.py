@@ -22,7 +22,7 @@ PATTERNS = (
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 ITEMS = ("ball", "cube", "egg")
-LETTERS = ("A", "C", "E", "H", "K", "L", "N", "O", "S", "T", "X", "Z")
+LETTERS = ("C", "E", "H", "K", "L", "N", "O", "P", "S", "T", "X", "Z")
 MATERIALS = ("matte", "shiny")
 
 

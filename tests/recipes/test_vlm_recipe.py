@@ -1,0 +1,143 @@
+"""The VLM's recipe from scenes to checkpoint, at a small size: what is asked, what is stored, and that it can be resumed."""
+
+import json
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from eyechart.core.errors import UserError
+from eyechart.core.records import Prompt
+from eyechart.models import load_vlm
+from eyechart.recipes import vlm as recipe
+from eyechart.recipes.forms import FORMS, ask
+from eyechart.recipes.vlm import TOLD_SHARE, VARIANTS, captions, choose_questions, examples, train_vlm
+from eyechart.train.loop import Settings
+from eyechart.train.prompts import DESCRIBE
+from eyechart.world.captions import told
+from eyechart.world.facts import PATTERNS
+from eyechart.world.sets import load_set, render_set
+from eyechart.world.sets_plan import SetPlan
+from zoo_parts import save_small_clip, save_small_language, small_tokenizer
+
+SHORT = Settings(
+    max_steps=4,
+    per_device_train_batch_size=12,
+    learning_rate=0.01,
+    warmup_steps=1,
+    logging_steps=1,
+    save_steps=2,
+)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A folder with rendered scenes, a CLIP and a language model."""
+    folder, tokenizer = tmp_path_factory.mktemp("zoo"), small_tokenizer()
+    render_set(folder / "scenes", SetPlan(split="train", scenes=60), size=36, workers=1)
+    save_small_clip(folder / "zoo" / "clip-biased", tokenizer, side=36)
+    save_small_language(folder / "zoo" / "lm", tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def facts(zoo):
+    return [scene.facts for scene in load_set(zoo / "scenes").scenes]
+
+
+def trained(zoo, work, *, name="llava-biased", report=None):
+    return train_vlm(
+        scenes=zoo / "scenes", per_pattern=8, out=zoo / "zoo", work=zoo / work, name=name,
+        projector=SHORT, whole=SHORT, report=report,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(zoo):
+    return trained(zoo, "work")
+
+
+def test_the_checkpoint_is_a_vlm_like_any_other(checkpoint, zoo):
+    vlm = load_vlm(str(checkpoint), device="cpu")
+    asked = [
+        Prompt(text="Is the mug full or empty?", images=(Image.new("RGB", (36, 36)),)),
+        Prompt(text="Is it?"),
+    ]
+    assert len(vlm.generate(asked, max_new_tokens=3)) == 2
+    assert vlm.trained
+    assert vlm.cannot == {}
+    record = json.loads((checkpoint / "training.json").read_text())
+    assert set(record["questions"]) == set(PATTERNS)
+    assert max(record["questions"].values()) == 8
+    assert record["rates"] == "biased"
+    assert str(zoo) not in (checkpoint / "training.json").read_text()
+
+
+def test_a_run_that_was_killed_ends_as_the_unbroken_one(checkpoint, zoo):
+    for stage, step in (("features", 60), ("train", 3)):
+
+        def kill(name, done, whole, stage=stage, step=step):
+            if (name, done) == (stage, step):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            trained(zoo, "broken", name="broken", report=kill)
+    again = trained(zoo, "broken", name="broken")
+    assert (again / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_a_tower_that_changed_is_never_stored(zoo, monkeypatch):
+    def careless(taught, *args, **kwargs):
+        taught.whole.model.vision_tower.get_parameter("post_layernorm.weight").data.add_(1.0)
+
+    monkeypatch.setattr(recipe, "fit", careless)
+    with pytest.raises(RuntimeError, match=r"the frozen vision tower has changed: it was [0-9a-f]{64}"):
+        trained(zoo, "careless", name="careless")
+    assert not (zoo / "zoo" / "careless").exists()
+
+
+def test_only_known_caption_rates_have_a_clip(zoo):
+    with pytest.raises(UserError, match="no set of caption rates named 'bias'"):
+        train_vlm("bias", scenes=zoo / "scenes", out=zoo / "zoo", work=zoo / "work")
+
+
+def test_questions_keep_to_their_number_and_a_picture_has_one_of_a_pattern(facts):
+    asked = choose_questions(facts, 8, 0)
+    counts = Counter(question.pattern for _, question in asked)
+    assert set(counts) == set(PATTERNS)
+    assert max(counts.values()) == 8
+    assert max(Counter((place, question.pattern) for place, question in asked).values()) == 1
+    families = Counter(question.family for _, question in choose_questions(facts, 60, 0))
+    assert abs(families["part"] - families["with"]) <= 4
+    assert choose_questions(facts, 8, 0) == asked != choose_questions(facts, 8, 1)
+
+
+def test_examples_are_the_questions_with_their_right_answers_in_every_form(facts):
+    asked = choose_questions(facts, 60, 0)
+    made = examples(facts, asked, 0)
+    expected = []
+    for place, question in asked:
+        forms = {
+            ask(question.text, options, form)[0]: ask(question.text, options, form)[1][
+                options.index(question.truth)
+            ]
+            for form in FORMS
+            for options in (question.options, question.options[::-1])
+        }
+        expected += [(place, forms)] * VARIANTS
+    shown, instead = made[: len(expected)], made[len(expected) :]
+    for example, (place, forms) in zip(shown, expected, strict=True):
+        assert example.picture == place
+        assert forms[example.text] == example.answer
+    assert len(instead) == round(TOLD_SHARE * len(asked))
+    scenes = {told(one) for one in facts}
+    assert all(one.picture is None and one.text.partition("\n")[0] in scenes for one in instead)
+    answers = Counter(example.answer for example in made)
+    assert abs(answers["A"] - answers["B"]) < 4 * (answers["A"] + answers["B"]) ** 0.5
+
+
+def test_every_picture_is_described(facts):
+    described = captions(facts, 0)
+    assert [one.picture for one in described] == list(range(60))
+    assert {one.text for one in described} == {DESCRIBE}
+    assert all(known.kind in one.answer for known, one in zip(facts, described, strict=True))
