@@ -18,6 +18,12 @@ FROZEN = {
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
     "report": {"json", "runs"},
+    "train": {
+        "batch_size", "clip", "json", "max_steps", "out", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
+    },
+    "zoo list": {"json"},
+    "zoo card": {"json", "name"},
+    "zoo path": {"name"},
     "world show": {"json", "kind", "out", "pairs", "pattern", "scene_seed", "size", "split"},
     "world render": {
         "folder", "fresh", "json", "kind", "maps", "members", "pairs", "pattern", "quiet", "scene_seed", "scenes",

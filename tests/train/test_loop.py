@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from eyechart.core.errors import UserError
 from eyechart.train.loop import Batch, Settings, Shuffled, fit
@@ -186,3 +187,55 @@ def test_odd_items_wait_for_another_epoch() -> None:
 def test_batches_larger_than_the_set_are_refused() -> None:
     with pytest.raises(UserError, match="batches of 12 out of 10"):
         Shuffled(items=10, batch_size=12)
+
+
+def masked_model() -> ViTMAEForPreTraining:
+    torch.manual_seed(5)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder = {f"decoder_{name}": size for name, size in small.items()}
+    return ViTMAEForPreTraining(ViTMAEConfig(image_size=8, patch_size=4, **small, **decoder))
+
+
+def masked_batches(step: int) -> Batch:
+    rng = np.random.default_rng(step)
+    return {
+        "pixel_values": torch.from_numpy(rng.normal(size=(2, 3, 8, 8)).astype("float32")),
+        "noise": torch.from_numpy(rng.random((2, 4)).astype("float32")),
+    }
+
+
+def test_a_model_that_transformers_saves_under_other_names_resumes_too(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return model(**batch).loss
+
+    def killed(step: int) -> Batch:
+        if step == 4:
+            raise Killed
+        return masked_batches(step)
+
+    whole, broken = masked_model(), masked_model()
+    fit(whole, loss, masked_batches, SETTINGS, tmp_path / "whole")
+    with pytest.raises(Killed):
+        fit(broken, loss, killed, SETTINGS, tmp_path / "broken")
+    again = masked_model()
+    fit(again, loss, masked_batches, SETTINGS, tmp_path / "broken")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    def stop(step: int) -> Batch:
+        if step == 4:
+            raise Killed
+        return batches(step)
+
+    with pytest.raises(Killed):
+        fit(new_model(), objective, stop, SETTINGS, tmp_path)
+
+    class Larger(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = nn.Linear(1, 1)
+
+    with pytest.raises(RuntimeError, match="more"):
+        fit(Larger(), objective, batches, SETTINGS, tmp_path)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import doctor, exam, lists, report, world
+from eyechart.cli import doctor, exam, lists, report, train, world, zoo
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 app.command("exam")(exam.run_exam)
 app.command("report")(report.render_again)
+app.command("train")(train.run_training)
+app.add_typer(zoo.app, name="zoo")
 app.add_typer(world.app, name="world")
 app.add_typer(lists.app, name="list")
 app.command("doctor")(doctor.check_machine)

@@ -1,10 +1,12 @@
 """`eyechart list`: the models, benchmarks and recipes there are."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from eyechart.cli.console import emit
+from eyechart.recipes import RECIPES
 
 app = typer.Typer(
     help="What there is: models, benchmarks, recipes.", no_args_is_help=True, rich_markup_mode=None
@@ -45,11 +47,18 @@ def list_benchmarks(*, json: Json = False) -> None:
 
 @app.command("recipes")
 def list_recipes(*, json: Json = False) -> None:
-    """The trainings and studies that `eyechart train` and `eyechart study` can run.
+    """What `eyechart train` can train: what each recipe makes, what it needs, and about how long it takes.
 
     Example:  eyechart list recipes
     """
-    _show({"recipes": []}, json=json, empty={"recipes": "no recipes in this version"})
+    if json:
+        emit({"recipes": [asdict(recipe) for recipe in RECIPES.values()]})
+        return
+    told = {
+        recipe.name: f"{recipe.about} Needs: {', '.join(recipe.needs) or 'nothing'}; about {recipe.minutes} min."
+        for recipe in RECIPES.values()
+    }
+    _show({"recipes": told}, json=False, empty={})
 
 
 def _show(found: dict[str, Any], *, json: bool, empty: dict[str, str]) -> None:

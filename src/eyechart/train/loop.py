@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from numpy import ndarray
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
@@ -42,6 +43,9 @@ Batches = Callable[[int], Batch]
 
 Report = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
+
+WEIGHTS = "model.safetensors"
+"""The weights' file in a checkpoint, under the name that transformers uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +235,23 @@ class _Trainer(Trainer):
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.state.global_step}")
         return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Keep the weights under the names they have in memory.
+
+        `save_pretrained` renames those of some models (ViT-MAE, LLaVA), and the Trainer, resuming, passes over names
+        it does not find: a killed run would begin anew, unnoticed.
+        """
+        assert self.model is not None
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Read the weights back; a name too many or too few is an error."""
+        kept_in = model or self.model
+        assert kept_in is not None
+        load_model(kept_in, Path(resume_from_checkpoint) / WEIGHTS, strict=True)
 
 
 class _Watch(TrainerCallback):

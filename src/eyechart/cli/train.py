@@ -1,0 +1,262 @@
+"""`eyechart train`: train a model of the zoo from its recipe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eyechart.cli.console import Report, emit, progress, say
+from eyechart.core.errors import UserError, unknown
+from eyechart.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from eyechart.train.loop import Settings
+
+CLIPS: Mapping[str, str] = {
+    f"clip-{rates.replace('_', '-')}": rates for rates in ("biased", "told_all", "permuted")
+}
+"""The zoo's CLIPs, and the name of each one's caption rates in `recipes.clip.RATES`."""
+
+STAGES = {"train": "training", "features": "encoding pictures"}
+"""What a stage is called on its bar, where the training room calls it otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training as it was asked for; None leaves a choice to the recipe."""
+
+    recipe: str
+    rates: str | None
+    clip: str | None
+    scenes: int | None
+    max_steps: int | None
+    batch_size: int | None
+    seed: int
+    world: Path
+    out: Path
+    work: Path
+
+    def settings(self, usual: "Settings") -> "Settings":
+        """The recipe's settings with what was asked for put in."""
+        asked = {
+            "max_steps": self.max_steps,
+            "per_device_train_batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+        return replace(usual, **{name: value for name, value in asked.items() if value is not None})
+
+
+TAKES: Mapping[str, tuple[str, ...]] = {
+    "tokenizer": (),
+    "clip": ("rates", "scenes", "max_steps", "batch_size"),
+    "masked": ("scenes", "max_steps", "batch_size"),
+    "two-view": ("scenes", "max_steps", "batch_size"),
+    "language-model": ("max_steps", "batch_size"),
+    "vlm": ("clip", "scenes", "max_steps", "batch_size"),
+}
+"""The options of each recipe that not all of them have."""
+
+
+def run_training(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.", show_default=False),
+    ],
+    *,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            help="clip: how often captions tell each fact: biased (the default), told-all or permuted."
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."
+        ),
+    ] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(
+            help="How many scenes to train on (default: those that are rendered, or the recipe's number)."
+        ),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of training, of each stage where there are two (default: the recipe's)."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Examples a step, of each stage where there are two (default: the recipe's)."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of batches.")] = 0,
+    world: Annotated[
+        Path, typer.Option(help="Where rendered scenes lie; what is not there yet is rendered.")
+    ] = Path("build/world"),
+    out: Annotated[
+        Path, typer.Option(help="The trained models, a folder each; recipes find there what they build on.")
+    ] = Path("build/zoo"),
+    work: Annotated[
+        Path,
+        typer.Option(help="Checkpoints and loss logs, a folder a model; the same command continues there."),
+    ] = Path("build/work"),
+    json: Annotated[bool, typer.Option("--json", help="Print where the model lies as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
+) -> None:
+    """Train a model of the zoo on the world, and write it as a Hugging Face checkpoint.
+
+    The scenes are rendered first where they are not there yet. The same command again continues where it stopped.
+    `eyechart list recipes` says what each recipe makes, needs and takes.
+
+    Example:  eyechart train clip --rates told-all
+    """
+    job = Job(
+        recipe=recipe, rates=rates, clip=clip, scenes=scenes, max_steps=max_steps, batch_size=batch_size,
+        seed=seed, world=world, out=out, work=work,
+    )  # fmt: skip
+    _check(job)
+    with progress(quiet=quiet or json) as bars:
+        folder = _RUN[recipe](job, stages(bars))
+    _tell(job, folder, json=json, quiet=quiet)
+
+
+def stages(bars: Report) -> Report:
+    """Give a stage that begins again under the same name (a second set, a second stage of training) its own bar."""
+    last: dict[str, tuple[int, int, int]] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        turn, before, of = last.get(stage, (1, 0, total))
+        turn += done < before or total != of
+        last[stage] = turn, done, total
+        name = STAGES.get(stage, stage)
+        bars(name if turn == 1 else f"{name} ({turn})", done, total)
+
+    return report
+
+
+def _check(job: Job) -> None:
+    """Refuse what can be refused before anything is rendered or loaded."""
+    if job.recipe not in RECIPES:
+        raise unknown("recipe", job.recipe, RECIPES)
+    for option in ("rates", "clip", "scenes", "max_steps", "batch_size"):
+        given = getattr(job, option)
+        if given is not None and option not in TAKES[job.recipe]:
+            takers = [name for name, options in TAKES.items() if option in options]
+            flag = option.replace("_", "-")
+            raise UserError(
+                f"--{flag} {given} is not for {job.recipe}, but for {', '.join(takers)}: leave it out"
+            )
+    known = [name.removeprefix("clip-") for name in CLIPS]
+    if job.rates is not None and job.rates not in known:
+        raise unknown("set of caption rates", job.rates, known)
+    if job.clip is not None and job.clip not in CLIPS:
+        raise unknown("CLIP of the zoo", job.clip, CLIPS)
+
+
+def _tokenizer(job: Job, report: Report) -> Path:
+    from eyechart.recipes.tokenizer import make_tokenizer
+
+    return make_tokenizer(job.out / "tokenizer", seed=job.seed)
+
+
+def _clip(job: Job, report: Report) -> Path:
+    from eyechart.recipes.clip import SETTINGS, train_clip
+
+    return train_clip(
+        CLIPS[f"clip-{job.rates or 'biased'}"],
+        scenes=_scenes(job, report),
+        tokenizer=job.out / "tokenizer",
+        work=job.work,
+        out=job.out,
+        settings=job.settings(SETTINGS),
+        report=report,
+    )
+
+
+def _masked(job: Job, report: Report) -> Path:
+    from eyechart.recipes.masked import SETTINGS, train_masked
+
+    return train_masked(
+        scenes=_scenes(job, report),
+        work=job.work,
+        out=job.out,
+        settings=job.settings(SETTINGS),
+        report=report,
+    )
+
+
+def _two_view(job: Job, report: Report) -> Path:
+    from eyechart.recipes.scenes import training_families
+    from eyechart.recipes.two_view import SETTINGS, train_two_view
+
+    return train_two_view(
+        families=training_families(job.world / "families", scenes=job.scenes, progress=report),
+        work=job.work,
+        out=job.out,
+        settings=job.settings(SETTINGS),
+        report=report,
+    )
+
+
+def _language_model(job: Job, report: Report) -> Path:
+    from eyechart.recipes.language_model import SETTINGS, train_language_model
+
+    return train_language_model(
+        tokenizer=job.out / "tokenizer",
+        work=job.work,
+        out=job.out,
+        settings=job.settings(SETTINGS),
+        report=report,
+    )
+
+
+def _vlm(job: Job, report: Report) -> Path:
+    from eyechart.recipes.vlm import PROJECTOR, WHOLE, train_vlm
+
+    clip = job.clip or "clip-biased"
+    _trained_before(job, clip, f"clip --rates {clip.removeprefix('clip-')}")
+    _trained_before(job, "lm", "language-model")
+    return train_vlm(
+        CLIPS[clip],
+        scenes=_scenes(job, report),
+        seed=job.seed,
+        work=job.work,
+        out=job.out,
+        projector=job.settings(PROJECTOR),
+        whole=job.settings(WHOLE),
+        report=report,
+    )
+
+
+_RUN: Mapping[str, Callable[[Job, Report], Path]] = {
+    "tokenizer": _tokenizer,
+    "clip": _clip,
+    "masked": _masked,
+    "two-view": _two_view,
+    "language-model": _language_model,
+    "vlm": _vlm,
+}
+
+
+def _scenes(job: Job, report: Report) -> Path:
+    from eyechart.recipes.scenes import training_scenes
+
+    return training_scenes(job.world / "train", scenes=job.scenes, progress=report)
+
+
+def _trained_before(job: Job, name: str, recipe: str) -> None:
+    if not (job.out / name / "config.json").is_file():
+        raise UserError(f"{job.out / name} is not there yet; first: eyechart train {recipe} --out {job.out}")
+
+
+def _tell(job: Job, folder: Path, *, json: bool, quiet: bool) -> None:
+    load = f'transformers.{RECIPES[job.recipe].loader}.from_pretrained("{folder}")'
+    if json:
+        emit({"recipe": job.recipe, "folder": str(folder), "load": load})
+        return
+    say(f"trained: {folder}", quiet=quiet)
+    say(f"load it: {load}", quiet=quiet)
+    if job.recipe == "vlm":
+        say(f"examine it: eyechart exam {folder}", quiet=quiet)
