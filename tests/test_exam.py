@@ -113,7 +113,7 @@ def test_the_zoo_is_examined_by_default_where_it_is_there(tmp_path, monkeypatch)
     monkeypatch.setattr(zoo, "_MODELS", tmp_path)
     assert default_models() == ("untrained",)
     assert ExamConfig().model == "untrained"
-    for name in ("llava-told-all", "llava-biased", "llava-permuted", "moco"):
+    for name in ("llava-told-all", "llava-biased", "llava-permuted", "two-view"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     assert default_models() == ("zoo:llava-biased", "zoo:llava-told-all")

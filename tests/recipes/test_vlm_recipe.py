@@ -73,6 +73,7 @@ def test_the_checkpoint_is_a_vlm_like_any_other(checkpoint, zoo):
     assert str(zoo) not in (checkpoint / "training.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_the_unbroken_one(checkpoint, zoo):
     for stage, step in (("features", 60), ("train", 3)):
 

@@ -15,7 +15,9 @@ from eyechart.recipes.world_certificate import (
     certificate,
     cut_patches,
     inside,
+    same_windows,
     statistics,
+    widest_cover,
 )
 from eyechart.recipes.world_checks import (
     Asked,
@@ -50,7 +52,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def part_in_noise(kind: str, part: str, *, bright: float, beside: int, seed: int, count: int = 40) -> PartPictures:
+def part_in_noise(
+    kind: str, part: str, *, bright: float, beside: int, seed: int, count: int = 40
+) -> PartPictures:
     """A part that fills patches (2..3, 3..4) of each picture, brightest at its top if told so, in given surroundings."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 40, (count, 96, 96, 3)) + np.array([beside, 60, 60])
@@ -67,7 +71,9 @@ def splits(bright: tuple[float, float], beside: tuple[int, int]) -> list[Patches
         cut_patches(
             *(
                 part_in_noise(*name, bright=level, beside=color, seed=7 * number + place)
-                for place, (name, level, color) in enumerate(zip((FIRST, SECOND), bright, beside, strict=True))
+                for place, (name, level, color) in enumerate(
+                    zip((FIRST, SECOND), bright, beside, strict=True)
+                )
             )
         )
         for number in range(3)
@@ -132,12 +138,37 @@ def test_patches_are_balanced_and_parts_never_seen_are_refused():
         cut_patches(unseen, many)
 
 
+def test_thin_parts_are_cut_with_less_of_the_part():
+    full = part_in_noise(*FIRST, bright=0, beside=0, seed=1, count=60)
+    assert widest_cover(full, full) == 0.9
+    thin = replace(full, masks=full.masks & (np.arange(96) % 12 < 7))
+    assert widest_cover(full, thin) == 0.5
+
+
+def test_in_common_windows_an_outline_tells_nothing():
+    first, second, third = splits((30, 30), (60, 60))
+    cut = [replace(one, alone=one.alone.copy()) for one in (first, second, third)]
+    for one in cut:
+        one.alone[one.label == 1, :, :, :4] = 0
+    assert certificate(FIRST, SECOND, "alone", *cut).accuracy.low > 0.9
+    same = [same_windows(one) for one in cut]
+    for one in same:
+        half = len(one.label) // 2
+        assert np.array_equal(one.alone[:half, 4], one.alone[half:, 4])
+    assert certificate(FIRST, SECOND, "window", *same).accuracy.low < 0.5
+    first.alone[:, :] = 0
+    with pytest.raises(ValueError, match="no two of 160 patches of either part have 36 pixels in common"):
+        same_windows(first)
+
+
 def test_solo_scenes_show_the_part_from_left_or_right_in_their_split():
     scenes = solo_scenes("flower", "leaf", "selection", 12)
     assert all(facts.kind == "flower" and facts.missing != "leaf" for facts, _ in scenes)
     assert all(facts.facing in ("left", "right") and facts.other is None for facts, _ in scenes)
     assert {split_of(nonce) for _, nonce in scenes} == {"selection"}
-    assert [nonce for _, nonce in scenes] == [nonce for _, nonce in solo_scenes("rabbit", "ear", "selection", 12)]
+    assert [nonce for _, nonce in scenes] == [
+        nonce for _, nonce in solo_scenes("rabbit", "ear", "selection", 12)
+    ]
 
 
 def test_rendered_scenes_are_kept(tmp_path):
@@ -163,9 +194,15 @@ def asked(count: int, *, text: str = "Is the cat facing left or right?", seed: i
             answer = first if side == 0 else 1 - first
             found.append(
                 Asked(
-                    pattern="orientation", family="facing", text=text, options=options, answer=answer, facts=facts,
-                    group=f"pair {number}", picture=2 * number + side,
-                )  # fmt: skip
+                    pattern="orientation",
+                    family="facing",
+                    text=text,
+                    options=options,
+                    answer=answer,
+                    facts=facts,
+                    group=f"pair {number}",
+                    picture=2 * number + side,
+                )
             )
     return found
 
@@ -233,7 +270,9 @@ def test_counting_answers_color_by_amount_and_quantity_by_area():
         common = {"facts": facts, "group": f"scene {number}", "picture": number, "answer": 0}
         items += [
             Asked(pattern="quantity", family="number", text="How many?", options=options, **common),
-            Asked(pattern="color", family="color", text="?", options=(facts.items.color, facts.color), **common),
+            Asked(
+                pattern="color", family="color", text="?", options=(facts.items.color, facts.color), **common
+            ),
         ]
         images.append(picture)
     found = {leak.pattern: leak for leak in counting_leaks(items, np.stack(images), items, np.stack(images))}
@@ -244,7 +283,9 @@ def test_counting_answers_color_by_amount_and_quantity_by_area():
 @pytest.mark.parametrize("name", COLORS)
 def test_a_paint_in_light_and_shade_is_counted_under_its_name(name):
     rng = random.Random(f"counted {name}")
-    facts = replace(draw_facts(rng, family="solo"), kind="mug", color=name, state="empty", shape="tall", missing=None)
+    facts = replace(
+        draw_facts(rng, family="solo"), kind="mug", color=name, state="empty", shape="tall", missing=None
+    )
     accent = "green" if name != "green" else "red"
     scene = lay_out(replace(facts, accent=accent, view="side", facing="left"), 5)
     shown = render(replace(scene, rugs=()), 96)

@@ -244,6 +244,7 @@ def test_captions_belong_to_their_pictures_and_are_drawn_anew_each_epoch(scenes:
     assert torch.equal(batches(3)["input_ids"], batches(3)["input_ids"])
 
 
+@pytest.mark.slow
 def test_the_recipe_trains_stores_and_goes_on(
     scenes: SceneSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

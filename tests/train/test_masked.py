@@ -75,6 +75,7 @@ def test_the_encoder_runs_on_the_patches_that_are_left(model):
     assert seen == [(3, 1 + 4, 32)]
 
 
+@pytest.mark.slow
 def test_training_beats_the_blank_guess(tmp_path):
     torch.manual_seed(0)
     half = replace(DECODER, mask_ratio=0.5)

@@ -45,6 +45,7 @@ def test_a_planted_direction_is_read_and_dealt_labels_are_not():
     assert (found.chance, found.probe) == (0.5, "linear")
 
 
+@pytest.mark.slow
 def test_noise_is_not_read():
     _, task = pairs_task()
     patches = np.random.default_rng(2).normal(size=(2 * PAIRS, 6, 8)).astype(np.float32)
@@ -66,6 +67,7 @@ def test_what_a_pair_shares_does_not_help():
     assert read_linearly(shared, loose).accuracy.value > 0.65
 
 
+@pytest.mark.slow
 def test_the_attentive_probe_finds_a_fact_that_moves():
     """A mark somewhere among the patches, told by no fixed place: attention reads it, the mean hardly does."""
     rng = np.random.default_rng(4)

@@ -167,6 +167,7 @@ def _trained(folder, *, whole_families):
     return ((one @ two.transpose(1, 2)).argmax(dim=2) == torch.arange(4)).float().mean().item()
 
 
+@pytest.mark.slow
 def test_families_make_the_difference_worth_seeing(tmp_path):
     """The planted shortcut: strangers are told apart by background, members of a family only by the square."""
     strangers = _trained(tmp_path / "strangers", whole_families=False)

@@ -167,6 +167,7 @@ def test_a_stage_trains_what_it_should_and_never_the_tower(joined, stage, tmp_pa
     assert changed == (projector if stage == "projector" else projector | speech)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_the_unbroken_one(parts, tmp_path):
     def trained(folder, killed_at):
         model, processor = join_towers(*parts)
@@ -186,6 +187,7 @@ def test_a_run_that_was_killed_ends_as_the_unbroken_one(parts, tmp_path):
     assert trained(tmp_path / "broken", None) == trained(tmp_path / "whole", None)
 
 
+@pytest.mark.slow
 def test_it_learns_what_it_is_taught(joined, tmp_path):
     model, processor = joined
     batches = batches_of(model, processor, fed_features(model, processor, IMAGES).numpy(), examples=26)

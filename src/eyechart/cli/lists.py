@@ -54,10 +54,10 @@ def list_recipes(*, json: Json = False) -> None:
     if json:
         emit({"recipes": [asdict(recipe) for recipe in RECIPES.values()]})
         return
-    told = {
-        recipe.name: f"{recipe.about} Needs: {', '.join(recipe.needs) or 'nothing'}; about {recipe.minutes} min."
-        for recipe in RECIPES.values()
-    }
+    told = {}
+    for recipe in RECIPES.values():
+        time = "" if recipe.minutes is None else f" About {recipe.minutes} min on two cores."
+        told[recipe.name] = f"{recipe.about} Needs: {', '.join(recipe.needs) or 'nothing'}.{time}"
     _show({"recipes": told}, json=False, empty={})
 
 

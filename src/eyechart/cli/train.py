@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,14 +33,14 @@ class Job:
     scenes: int | None
     max_steps: int | None
     batch_size: int | None
-    seed: int
+    seed: int | None
     world: Path
     out: Path
     work: Path
 
     def settings(self, usual: "Settings") -> "Settings":
         """The recipe's settings with what was asked for put in."""
-        asked = {
+        asked: dict[str, Any] = {
             "max_steps": self.max_steps,
             "per_device_train_batch_size": self.batch_size,
             "seed": self.seed,
@@ -49,12 +49,14 @@ class Job:
 
 
 TAKES: Mapping[str, tuple[str, ...]] = {
-    "tokenizer": (),
-    "clip": ("rates", "scenes", "max_steps", "batch_size"),
-    "masked": ("scenes", "max_steps", "batch_size"),
-    "two-view": ("scenes", "max_steps", "batch_size"),
-    "language-model": ("max_steps", "batch_size"),
-    "vlm": ("clip", "scenes", "max_steps", "batch_size"),
+    "tokenizer": ("seed",),
+    "clip": ("rates", "scenes", "max_steps", "batch_size", "seed"),
+    "masked": ("scenes", "max_steps", "batch_size", "seed"),
+    "two-view": ("scenes", "max_steps", "batch_size", "seed"),
+    "language-model": ("max_steps", "batch_size", "seed"),
+    "vlm": ("clip", "scenes", "max_steps", "batch_size", "seed"),
+    "cards": (),
+    "zoo": (),
 }
 """The options of each recipe that not all of them have."""
 
@@ -91,7 +93,9 @@ def run_training(
         int | None,
         typer.Option(help="Examples a step, of each stage where there are two (default: the recipe's)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of batches.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first weights and of the order of batches (default 0).")
+    ] = None,
     world: Annotated[
         Path, typer.Option(help="Where rendered scenes lie; what is not there yet is rendered.")
     ] = Path("build/world"),
@@ -140,7 +144,7 @@ def _check(job: Job) -> None:
     """Refuse what can be refused before anything is rendered or loaded."""
     if job.recipe not in RECIPES:
         raise unknown("recipe", job.recipe, RECIPES)
-    for option in ("rates", "clip", "scenes", "max_steps", "batch_size"):
+    for option in ("rates", "clip", "scenes", "max_steps", "batch_size", "seed"):
         given = getattr(job, option)
         if given is not None and option not in TAKES[job.recipe]:
             takers = [name for name, options in TAKES.items() if option in options]
@@ -158,19 +162,20 @@ def _check(job: Job) -> None:
 def _tokenizer(job: Job, report: Report) -> Path:
     from eyechart.recipes.tokenizer import make_tokenizer
 
-    return make_tokenizer(job.out / "tokenizer", seed=job.seed)
+    return make_tokenizer(job.out / "tokenizer", seed=job.seed or 0)
 
 
 def _clip(job: Job, report: Report) -> Path:
     from eyechart.recipes.clip import SETTINGS, train_clip
 
+    settings = job.settings(SETTINGS)
     return train_clip(
         CLIPS[f"clip-{job.rates or 'biased'}"],
         scenes=_scenes(job, report),
         tokenizer=job.out / "tokenizer",
         work=job.work,
         out=job.out,
-        settings=job.settings(SETTINGS),
+        settings=settings,
         report=report,
     )
 
@@ -178,11 +183,12 @@ def _clip(job: Job, report: Report) -> Path:
 def _masked(job: Job, report: Report) -> Path:
     from eyechart.recipes.masked import SETTINGS, train_masked
 
+    settings = job.settings(SETTINGS)
     return train_masked(
         scenes=_scenes(job, report),
         work=job.work,
         out=job.out,
-        settings=job.settings(SETTINGS),
+        settings=settings,
         report=report,
     )
 
@@ -191,11 +197,12 @@ def _two_view(job: Job, report: Report) -> Path:
     from eyechart.recipes.scenes import training_families
     from eyechart.recipes.two_view import SETTINGS, train_two_view
 
+    settings = job.settings(SETTINGS)
     return train_two_view(
         families=training_families(job.world / "families", scenes=job.scenes, progress=report),
         work=job.work,
         out=job.out,
-        settings=job.settings(SETTINGS),
+        settings=settings,
         report=report,
     )
 
@@ -203,31 +210,60 @@ def _two_view(job: Job, report: Report) -> Path:
 def _language_model(job: Job, report: Report) -> Path:
     from eyechart.recipes.language_model import SETTINGS, train_language_model
 
+    settings = job.settings(SETTINGS)
     return train_language_model(
         tokenizer=job.out / "tokenizer",
         work=job.work,
         out=job.out,
-        settings=job.settings(SETTINGS),
+        settings=settings,
         report=report,
     )
 
 
 def _vlm(job: Job, report: Report) -> Path:
+    from eyechart.models.quiet import quiet
+    from eyechart.recipes.scenes import count_of
     from eyechart.recipes.vlm import PROJECTOR, WHOLE, train_vlm
 
+    projector, whole = job.settings(PROJECTOR), job.settings(WHOLE)
     clip = job.clip or "clip-biased"
     _trained_before(job, clip, f"clip --rates {clip.removeprefix('clip-')}")
     _trained_before(job, "lm", "language-model")
-    return train_vlm(
-        CLIPS[clip],
-        scenes=_scenes(job, report),
-        seed=job.seed,
-        work=job.work,
-        out=job.out,
-        projector=job.settings(PROJECTOR),
-        whole=job.settings(WHOLE),
-        report=report,
-    )
+    scenes = _scenes(job, report)
+    largest = max(stage.per_device_train_batch_size for stage in (projector, whole))
+    if largest > count_of(scenes):
+        raise UserError(
+            f"batches of {largest} examples out of {count_of(scenes)} scenes cannot be made: give a --batch-size of at"
+            f" most {count_of(scenes)}, or more scenes"
+        )
+    with quiet():
+        return train_vlm(
+            CLIPS[clip],
+            scenes=scenes,
+            seed=job.seed or 0,
+            work=job.work,
+            out=job.out,
+            projector=projector,
+            whole=whole,
+            report=report,
+        )
+
+
+def _cards(job: Job, report: Report) -> Path:
+    from eyechart.models.quiet import quiet
+    from eyechart.recipes.cards import recompute_cards
+
+    with quiet():
+        return recompute_cards(zoo=job.out, world=job.world / "cards", work=job.work / "cards", report=report)
+
+
+def _zoo(job: Job, report: Report) -> Path:
+    from eyechart.models.quiet import quiet
+    from eyechart.recipes.zoo import make_zoo, steps
+
+    with quiet():
+        make_zoo(steps(world=job.world, work=job.work, zoo=job.out, report=report))
+    return job.out
 
 
 _RUN: Mapping[str, Callable[[Job, Report], Path]] = {
@@ -237,6 +273,8 @@ _RUN: Mapping[str, Callable[[Job, Report], Path]] = {
     "two-view": _two_view,
     "language-model": _language_model,
     "vlm": _vlm,
+    "cards": _cards,
+    "zoo": _zoo,
 }
 
 
@@ -252,11 +290,13 @@ def _trained_before(job: Job, name: str, recipe: str) -> None:
 
 
 def _tell(job: Job, folder: Path, *, json: bool, quiet: bool) -> None:
-    load = f'transformers.{RECIPES[job.recipe].loader}.from_pretrained("{folder}")'
+    loader = RECIPES[job.recipe].loader
+    load = loader and f'transformers.{loader}.from_pretrained("{folder}")'
     if json:
         emit({"recipe": job.recipe, "folder": str(folder), "load": load})
         return
-    say(f"trained: {folder}", quiet=quiet)
-    say(f"load it: {load}", quiet=quiet)
+    say(f"done: {folder}", quiet=quiet)
+    if load:
+        say(f"load it: {load}", quiet=quiet)
     if job.recipe == "vlm":
         say(f"examine it: eyechart exam {folder}", quiet=quiet)

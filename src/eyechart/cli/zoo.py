@@ -1,6 +1,7 @@
 """`eyechart zoo`: the bundled models, their cards, and where they lie."""
 
 import json as reader
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ KINDS = {
 }
 """What a `model_type` of transformers is called here."""
 
-EMPTY = "no bundled models in this version; train them: eyechart list recipes"
+EMPTY = "no bundled models in this version; train them: eyechart train zoo"
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `eyechart zoo list` shows.")]
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
@@ -83,5 +84,26 @@ def _row(name: str) -> dict[str, Any]:
         "name": name,
         "kind": KINDS.get(kind, kind),
         "megabytes": round(size / 1e6, 1),
-        "summary": told.get("summary"),
+        "summary": headline(told),
     }
+
+
+def headline(card: Mapping[str, Any]) -> str | None:
+    """How good a model is, in a line of its card; None where there is no card."""
+    if "vlm" in card:
+        shown, blank = (card["vlm"][name]["score"] for name in ("picture", "blank"))
+        return f"pairs right {_rate(shown['pairs'])}, chance 25%; items with a blank picture {_rate(blank['images'])}"
+    if "clip" in card:
+        named = card["clip"]["zero_shot"]
+        return f"names the object {_rate(named['kind'])}, chance {named['chance']['kind']:.0%}"
+    if "siblings" in card:
+        pooling, found = max(card["siblings"].items(), key=lambda each: each[1]["all"]["value"])
+        return f"tells siblings apart {_rate(found['all'])} ({pooling}), chance 50%"
+    if "language" in card:
+        told = card["language"]
+        return f"perplexity {told['perplexity']['value']:.2f}, by single tokens {told['unigram']:.1f}"
+    return None
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    return f"{rate['value']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}], n={rate['n']}"

@@ -13,8 +13,8 @@ WORLD = "world"
 EXAMINED = ("llava-biased", "llava-told-all")
 """Zoo models that are examined when no model is named, as far as they are there; the page is the first one's."""
 
-ZOO_REFERENCES = ("mae", "moco")
-"""Zoo encoders that may serve as reference on the world, the best first; the first that is there does."""
+ZOO_REFERENCES = ("two-view", "mae")
+"""Zoo encoders that may serve as reference on the world; the first that is there does."""
 
 HUB_REFERENCE = "facebook/dinov2-base"
 """The reference on other benchmarks; CLIP-blind pairs were first mined with a DINOv2 (arXiv 2401.06209)."""

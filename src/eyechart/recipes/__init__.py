@@ -15,11 +15,11 @@ class Recipe:
     needs: tuple[str, ...]
     """Recipes that must have been run into the same folder, and the sets of scenes, rendered where there are none."""
 
-    minutes: int
-    """About so many on two cores that do nothing else, rendering not counted."""
+    minutes: int | None
+    """About so many on two cores that do nothing else, without rendering; None where it was not measured."""
 
-    loader: str
-    """The class of transformers that loads what it writes."""
+    loader: str | None
+    """The class of transformers that loads what it writes; None where it writes no one model."""
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -43,30 +43,44 @@ RECIPES: Mapping[str, Recipe] = {
             name="masked",
             about="A masked autoencoder (MAE): a vision-only encoder trained by painting in hidden patches.",
             needs=("scenes",),
-            minutes=40,
+            minutes=28,
             loader="AutoModel",
         ),
         Recipe(
             name="two-view",
             about="A vision-only encoder trained to tell scenes apart that differ in a single fact.",
             needs=("families",),
-            minutes=30,
+            minutes=19,
             loader="AutoModel",
         ),
         Recipe(
             name="language-model",
             about="A small Llama that reads scenes told in words and answers questions on them.",
             needs=("tokenizer",),
-            minutes=20,
+            minutes=12,
             loader="AutoModelForCausalLM",
         ),
         Recipe(
             name="vlm",
             about="A LLaVA on one of the CLIPs (--clip) and the language model, taught to answer questions.",
             needs=("clip", "language-model", "scenes"),
-            minutes=30,
+            minutes=None,
             loader="AutoModelForImageTextToText",
+        ),
+        Recipe(
+            name="cards",
+            about="Measure every model that is there on test scenes, and write its card and the zoo's gate.",
+            needs=("whichever models are to be measured",),
+            minutes=None,
+            loader=None,
+        ),
+        Recipe(
+            name="zoo",
+            about="All of the above in their order, three CLIPs and three VLMs; what is there is passed over.",
+            needs=(),
+            minutes=None,
+            loader=None,
         ),
     )
 }
-"""Every recipe that trains a model, by name, in the order in which they can be run."""
+"""Everything that `eyechart train` can run, by name, in the order in which it can be run."""

@@ -134,7 +134,9 @@ def statement_pairs(
     chosen = {pattern: patterns == pattern for pattern in PATTERNS if (patterns == pattern).any()}
     chosen["all"] = np.ones(len(patterns), dtype=bool)
     return {
-        name: {way: wilson(int(right[there].sum()), int(there.sum())).to_dict() for way, right in ways.items()}
+        name: {
+            way: wilson(int(right[there].sum()), int(there.sum())).to_dict() for way, right in ways.items()
+        }
         for name, there in chosen.items()
     }
 

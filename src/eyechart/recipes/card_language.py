@@ -27,7 +27,8 @@ def language_tests(folder: Path, *, rows: int = ROWS, seed: int = 0) -> dict[str
     """
     words = load_tokenizer(folder)
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model.eval()
     pad = words.pad_token_id
     batches = [dialogues(words, rows=1, seed=seed, split="test")(step) for step in range(rows)]
     whole, unigram = perplexity(model, batches, pad_id=pad)

@@ -84,16 +84,15 @@ def lens_logits(
     """
     states = vlm.hidden_states(Prompt(text=DESCRIBE, images=(image,)))
     towers = vlm.towers
-    if states.grid is None or towers.final_norm is None or towers.lm_head is None:
+    norm, head, device = towers.final_norm, towers.lm_head, vlm.device
+    if states.grid is None or norm is None or head is None:
         raise UserError(f"{vlm.id}: its image positions, its final norm or its unembedding are not to be had")
     with torch.no_grad():
         layers = [
-            state
-            if states.last_is_normed and number == states.last_layer
-            else towers.final_norm(state.to(vlm.model.device)).cpu()
+            state if states.last_is_normed and number == states.last_layer else norm(state.to(device)).cpu()
             for number, state in zip(states.layer_numbers, states.layers, strict=True)
         ]
-        logits: Tensor = towers.lm_head(torch.stack(layers).to(vlm.model.device))
+        logits: Tensor = head(torch.stack(layers).to(device))
     return logits.float().cpu(), states.grid
 
 
@@ -161,24 +160,32 @@ def _best(
 
 
 def best_layer(found: Sequence[PartRanks]) -> int:
-    """The layer at which the median ratio is largest, the first of several."""
+    """The layer at which the median ratio is largest, the first of several.
+
+    Raises:
+        ValueError: nothing was ranked.
+    """
     return int(np.argmax(np.median(_log_ratios(found), axis=0)))
 
 
-def lens_score(found: Sequence[PartRanks], layer: int, *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def lens_score(
+    found: Sequence[PartRanks], layer: int, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
     """Median ratio of the best rank elsewhere to the best rank over the mask at a layer; scenes are drawn anew.
 
     Raises:
         ValueError: nothing was ranked.
     """
-    if not found:
-        raise ValueError("no part was ranked in any scene")
     ratios = np.exp(_log_ratios(found)[:, layer])
     scenes = np.array([one.scene for one in found])
     members = [np.flatnonzero(scenes == scene) for scene in np.unique(scenes)]
     rng = np.random.default_rng(seed)
     drawn = [
-        np.median(ratios[np.concatenate([members[place] for place in rng.integers(len(members), size=len(members))])])
+        np.median(
+            ratios[
+                np.concatenate([members[place] for place in rng.integers(len(members), size=len(members))])
+            ]
+        )
         for _ in range(resamples)
     ]
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -201,12 +208,15 @@ def lens_score(found: Sequence[PartRanks], layer: int, *, resamples: int = 2000,
     }
 
 
-def _by_part(found: Sequence[PartRanks], ratios: Float[ndarray, " part"]) -> Mapping[str, dict[str, float | int]]:
+def _by_part(
+    found: Sequence[PartRanks], ratios: Float[ndarray, " part"]
+) -> Mapping[str, dict[str, float | int]]:
     parts = sorted({one.part for one in found})
     places = {part: [place for place, one in enumerate(found) if one.part == part] for part in parts}
     return {part: {"ratio": float(np.median(ratios[rows])), "n": len(rows)} for part, rows in places.items()}
 
 
 def _log_ratios(found: Sequence[PartRanks]) -> Float[ndarray, "part layer"]:
+    if not found:
+        raise ValueError("no part was ranked in any scene")
     return np.array([np.log(one.random) - np.log(one.mask) for one in found])
-

@@ -68,6 +68,11 @@ def training_families(
     return render_families(folder, scenes=wanted, size=size, workers=workers, progress=progress)
 
 
+def count_of(folder: Path) -> int:
+    """How many scenes a rendered set holds."""
+    return int(yaml.safe_load((folder / "config.yaml").read_text("utf8"))["scenes"])
+
+
 def _kept(folder: Path, scenes: int | None) -> bool:
     """Whether a finished set lies in the folder, which is then good for this training."""
     try:
@@ -76,9 +81,9 @@ def _kept(folder: Path, scenes: int | None) -> bool:
         config = yaml.safe_load((folder / "config.yaml").read_text("utf8"))
     except (OSError, ValueError, KeyError):
         return False
-    if scenes is not None and config["scenes"] != scenes:
+    if scenes is not None and count_of(folder) != scenes:
         raise UserError(
-            f"{folder} holds {config['scenes']} scenes, not {scenes}: leave --scenes out, or name another --world"
+            f"{folder} holds {count_of(folder)} scenes, not {scenes}: leave --scenes out, or name another --world"
         )
     if config["world"] != fingerprint():
         logger.warning("%s was rendered by another version of the world; it is used as it is", folder)

@@ -4,12 +4,16 @@ For each pair of parts with one mesh and one paint, patches are cut from picture
 right. *Alone* is what lies on the part: all other pixels, and those at the part's edge that mix in a neighbour's
 colour, are blanked. *Crop* and *picture* are the surroundings of the same patches, unblanked. Readers are trained on
 train scenes, chosen on selection scenes and reported on test scenes, with both names equally often.
+
+*Window* is a control that says why: patches of the two parts are put together two by two, and of either only those
+pixels are kept that are seen in both. What stands before a part and cuts its outline then tells nothing; how the part
+is lit, and which place of it is seen, still do.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -30,8 +34,12 @@ PATCH = 12
 CROP = 48
 """Side of the surroundings shown as context, in pixels, the patch in their middle."""
 
-COVER = 0.5
-"""Least share of a patch that lies on the part: thin parts (handle, tail, pole) never fill one."""
+COVERS, ENOUGH = (0.9, 0.75, 0.6, 0.5), 200
+"""Least share of a patch that lies on the part: the largest of these that leaves enough patches of either part in the
+train scenes, or the last: thin parts (handle, tail, pole) never fill a patch."""
+
+OVERLAP, TRIED = 36, 40
+"""Least number of pixels of a common window, and among how many patches the like of a patch is looked for."""
 
 MOST = 1_200
 """The most patches of a part that are kept, at random."""
@@ -39,7 +47,7 @@ MOST = 1_200
 ALONE_BOUND, CONTEXT_BOUND = 0.55, 0.8
 """Chance and five points, which a patch alone may not exceed; and what context must reach."""
 
-Shown = Literal["alone", "crop", "picture"]
+Shown = Literal["alone", "window", "crop", "picture"]
 
 _READERS = ("trees", "network")
 _BATCH, _EPOCHS, _PATIENCE = 64, 16, 5
@@ -80,7 +88,7 @@ class Certificate:
     def verdict(self) -> Literal["holds", "fails", "undecided"]:
         """Whether the interval lies on the right side of the bound, on the wrong one, or across it."""
         rate = self.accuracy
-        if self.shown == "alone":
+        if self.shown in ("alone", "window"):
             return "holds" if rate.high <= ALONE_BOUND else "fails" if rate.low > ALONE_BOUND else "undecided"
         return "holds" if rate.low >= CONTEXT_BOUND else "fails" if rate.high < CONTEXT_BOUND else "undecided"
 
@@ -111,18 +119,19 @@ def certify(
     found = []
     for first, second in pairs:
         splits = [
-            cut_patches(
-                *(
-                    part_pictures(
-                        data, *name, split, count, seed=seed, workers=workers, progress=progress
-                    )
-                    for name in (first, second)
-                ),
-                seed=seed,
+            tuple(
+                part_pictures(data, *name, split, count, seed=seed, workers=workers, progress=progress)
+                for name in (first, second)
             )
             for split, count in zip(("train", "selection", "test"), scenes, strict=True)
         ]
-        found += [certificate(first, second, shown, *splits, seed=seed) for shown in ("alone", "crop", "picture")]
+        cover = widest_cover(*splits[0])
+        cut = [cut_patches(*both, cover=cover, seed=seed) for both in splits]
+        windows = [same_windows(patches, seed=seed) for patches in cut]
+        found += [
+            certificate(first, second, shown, *(windows if shown == "window" else cut), seed=seed)
+            for shown in get_args(Shown)
+        ]
     return found
 
 
@@ -137,7 +146,7 @@ def certificate(
     seed: int = 0,
 ) -> Certificate:
     """Train readers on what is shown of the patches and report the better one on test scenes."""
-    readers = _READERS if shown == "alone" else ("network",)
+    readers = _READERS if shown in ("alone", "window") else ("network",)
     tried = [_read(reader, shown, train, selection, test, seed) for reader in readers]
     chosen = max(range(len(tried)), key=lambda place: tried[place][0])
     right = tried[chosen][1] == test.label
@@ -151,7 +160,9 @@ def certificate(
     )
 
 
-def cut_patches(first: PartPictures, second: PartPictures, *, cover: float = COVER, most: int = MOST, seed: int = 0) -> Patches:
+def cut_patches(
+    first: PartPictures, second: PartPictures, *, cover: float = COVERS[-1], most: int = MOST, seed: int = 0
+) -> Patches:
     """The patches of both parts that lie on the part far enough, the commoner part's thinned out at random.
 
     Raises:
@@ -174,6 +185,55 @@ def cut_patches(first: PartPictures, second: PartPictures, *, cover: float = COV
     )
 
 
+def widest_cover(first: PartPictures, second: PartPictures) -> float:
+    """The largest of `COVERS` at which either part has `ENOUGH` patches, or the least of them."""
+    counts = {cover: min(len(_cut(pictures, cover)) for pictures in (first, second)) for cover in COVERS}
+    return next((cover for cover, count in counts.items() if count >= ENOUGH), COVERS[-1])
+
+
+def same_windows(patches: Patches, *, seed: int = 0) -> Patches:
+    """Patches of the two parts two by two, each blanked where its partner is.
+
+    Each patch of the first part takes that patch of the second, of `TRIED` drawn at random among those not yet
+    taken, with which most of what is seen is common; those with less than `OVERLAP` pixels in common are left out.
+
+    Raises:
+        ValueError: no two patches have so much in common.
+    """
+    half = len(patches.label) // 2
+    couples = _couples(patches.alone[:half, 4] > 0, patches.alone[half:, 4] > 0, seed)
+    if not couples:
+        raise ValueError(f"no two of {half} patches of either part have {OVERLAP} pixels in common")
+    first, second = np.array(couples).T
+    chosen, partner = np.concatenate([first, second + half]), np.concatenate([second + half, first])
+    colors = np.rint(patches.alone[chosen, :3] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    common = (patches.alone[chosen, 4] > 0) & (patches.alone[partner, 4] > 0)
+    return replace(
+        patches,
+        alone=np.stack([blanked(color, seen) for color, seen in zip(colors, common, strict=True)]),
+        crop=patches.crop[chosen],
+        picture=patches.picture[chosen],
+        label=patches.label[chosen],
+        scene=patches.scene[chosen],
+    )
+
+
+def _couples(
+    first: Bool[ndarray, "patch 12 12"], second: Bool[ndarray, "patch 12 12"], seed: int
+) -> list[tuple[int, int]]:
+    rng = np.random.default_rng(seed)
+    free, couples = np.ones(len(second), dtype=np.bool_), []
+    for place in rng.permutation(len(first)):
+        left = np.flatnonzero(free)
+        left = rng.choice(left, min(TRIED, len(left)), replace=False)
+        common = (first[place] & second[left]).sum(axis=(1, 2))
+        best = int((common / np.maximum((first[place] | second[left]).sum(axis=(1, 2)), 1)).argmax())
+        if common[best] >= OVERLAP:
+            couples.append((int(place), int(left[best])))
+            free[left[best]] = False
+    return couples
+
+
 def _cut(pictures: PartPictures, cover: float) -> Int[ndarray, "patch 3"]:
     """Scene, row and column (of the grid of patches) of those that lie on the part far enough."""
     count, side, _ = pictures.masks.shape
@@ -184,7 +244,11 @@ def _cut(pictures: PartPictures, cover: float) -> Int[ndarray, "patch 3"]:
 
 def _views(
     pictures: PartPictures, places: Int[ndarray, "patch 3"]
-) -> tuple[Float32[ndarray, "patch channel 12 12"], UInt8[ndarray, "patch 48 48 3"], UInt8[ndarray, "patch size size 3"]]:
+) -> tuple[
+    Float32[ndarray, "patch channel 12 12"],
+    UInt8[ndarray, "patch 48 48 3"],
+    UInt8[ndarray, "patch size size 3"],
+]:
     margin = (CROP - PATCH) // 2
     padded = np.pad(pictures.images, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
     inner = inside(pictures.masks)
@@ -201,9 +265,9 @@ def inside(masks: Bool[ndarray, "scene row column"]) -> Bool[ndarray, "scene row
     """Pixels of a mask all of whose eight neighbours are of it: none mixes in the colour of what is beside the part."""
     _, rows, columns = masks.shape
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    return np.logical_and.reduce(
-        [padded[:, top : top + rows, left : left + columns] for top in range(3) for left in range(3)]
-    )
+    shifted = [padded[:, top : top + rows, left : left + columns] for top in range(3) for left in range(3)]
+    inner: Bool[ndarray, "scene row column"] = np.logical_and.reduce(shifted)
+    return inner
 
 
 def blanked(
@@ -213,7 +277,9 @@ def blanked(
     colors = patch.astype(np.float32) / 255 * seen[..., None]
     bright = colors.mean(axis=2)
     relative = np.where(seen, bright / max(float(bright.sum() / max(seen.sum(), 1)), 1e-3) - 1, 0)
-    return np.concatenate([colors, relative[..., None], seen[..., None]], axis=2, dtype=np.float32).transpose(2, 0, 1)
+    return np.concatenate([colors, relative[..., None], seen[..., None]], axis=2, dtype=np.float32).transpose(
+        2, 0, 1
+    )
 
 
 def _read(
@@ -232,7 +298,11 @@ def _read_with_trees(
     best = (0.0, test.label)
     for leaves, rounds in ((7, 120), (31, 60)):
         trees = HistGradientBoostingClassifier(
-            max_iter=rounds, max_leaf_nodes=leaves, learning_rate=0.07, l2_regularization=1.0, random_state=seed
+            max_iter=rounds,
+            max_leaf_nodes=leaves,
+            learning_rate=0.07,
+            l2_regularization=1.0,
+            random_state=seed,
         ).fit(statistics(train.alone), train.label)
         score = float((trees.predict(statistics(selection.alone)) == selection.label).mean())
         if score > best[0]:
@@ -248,7 +318,9 @@ def statistics(alone: Float32[ndarray, "patch channel 12 12"]) -> Float32[ndarra
     axis = np.linspace(-1, 1, PATCH, dtype=np.float32)
     mean = alone[:, :3].sum(axis=(2, 3)) / area[:, None]
     spread = np.sqrt(np.maximum((alone[:, :4] ** 2).sum(axis=(2, 3)) / area[:, None], 0))
-    along = [(relative * ramp).sum(axis=(1, 2)) / area for ramp in (axis[:, None], axis[None], axis[:, None] ** 2)]
+    along = [
+        (relative * ramp).sum(axis=(1, 2)) / area for ramp in (axis[:, None], axis[None], axis[:, None] ** 2)
+    ]
     place = [(seen * ramp).sum(axis=(1, 2)) / area for ramp in (axis[:, None], axis[None])]
     extremes = np.stack([relative.max(axis=(1, 2)), relative.min(axis=(1, 2)), area], axis=1)
     columns = [relative.reshape(count, -1), mean, spread, np.stack(along + place, axis=1), extremes]
@@ -267,9 +339,9 @@ def _read_with_network(
     best, answers, since = 0.0, np.zeros(len(asked), dtype=np.int64), 0
     for _ in range(_EPOCHS):
         net.train()
-        for batch in torch.randperm(len(pixels)).split(_BATCH):
+        for batch in torch.split(torch.randperm(len(pixels)), _BATCH):
             optimizer.zero_grad()
-            functional.cross_entropy(net(pixels[batch]), labels[batch]).backward()
+            functional.cross_entropy(net(pixels[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         score = float((_answers(net, held) == truth).float().mean())
         since += 1
@@ -281,7 +353,7 @@ def _read_with_network(
 
 
 def _input(patches: Patches, shown: Shown) -> Tensor:
-    if shown == "alone":
+    if shown in ("alone", "window"):
         return torch.from_numpy(patches.alone)
     pixels = torch.from_numpy(patches.crop if shown == "crop" else patches.picture)
     halves = pixels.permute(0, 3, 1, 2).float() / 255 - 0.5
@@ -304,4 +376,4 @@ def _network(channels: int, side: int) -> nn.Sequential:
 @torch.no_grad()
 def _answers(net: nn.Module, pixels: Tensor) -> Tensor:
     net.eval()
-    return torch.cat([net(batch).argmax(dim=1) for batch in pixels.split(512)])
+    return torch.cat([net(batch).argmax(dim=1) for batch in torch.split(pixels, 512)])

@@ -14,6 +14,7 @@ both; what it could learn shows on single questions (`text_leaks` is given those
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,8 +32,9 @@ from eyechart.recipes.examine import family_of
 from eyechart.world.facts import COLORS, PATTERNS, Facts
 from eyechart.world.paints import COLOR_RGB, SLOT_RGB, encoded, linear
 from eyechart.world.questions import questions
-from eyechart.world.sets_pairs import items_of
-from eyechart.world.sets_plan import ScenePair, SceneRecord
+from eyechart.world.sets import Progress, render_set
+from eyechart.world.sets_pairs import items_of, render_pairs
+from eyechart.world.sets_plan import PairPlan, ScenePair, SceneRecord, SetPlan, draw_pairs, draw_set
 from eyechart.world.words import NUMBERS
 
 
@@ -73,6 +75,46 @@ class Leak:
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, ready for JSON."""
         return {**asdict(self), "leaks": self.leaks}
+
+
+def check_leaks(
+    data: Path,
+    *,
+    scenes: int = 16_000,
+    pairs: int = 200,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[Leak]:
+    """Every reader on siblings of the test split; `text` and `position` on single questions of that split.
+
+    Args:
+        data: where pictures are kept, in `fit` and `pairs`; those that are there are used again.
+        scenes: of the train split, whose questions the readers are fitted on.
+        pairs: of each pattern.
+        seed: of scenes and pairs.
+        workers: processes that render.
+        progress: told how far rendering is.
+    """
+    fit = render_set(
+        data / "fit",
+        SetPlan(split="train", scenes=scenes, seed=seed),
+        workers=workers,
+        progress=progress,
+    )
+    plan = PairPlan(pairs=pairs, seed=seed)
+    drawn = draw_pairs(plan)
+    folder = render_pairs(data / "pairs", plan, workers=workers, progress=progress)
+    train, test = asked_of_scenes(fit.scenes, seed=seed), asked_of_pairs(drawn)
+    singles = asked_of_scenes(list(draw_set(SetPlan(split="test", scenes=6_000, seed=seed))), seed=seed + 1)
+    shown = fit.images, test, pictures_of(folder, drawn)
+    return [
+        *position_leaks(singles),
+        *text_leaks(train, singles),
+        *counting_leaks(train, *shown),
+        *roles_leaks(train, *shown, seed=seed),
+        *statistics_leaks(train, *shown, seed=seed),
+    ]
 
 
 def asked_of_scenes(scenes: Sequence[SceneRecord], *, seed: int = 0) -> list[Asked]:
@@ -139,9 +181,9 @@ def text_leaks(train: Sequence[Asked], test: Sequence[Asked]) -> list[Leak]:
 
 def statistics_leaks(
     train: Sequence[Asked],
-    train_pictures: UInt8[ndarray, "image row column 3"],
+    train_pictures: UInt8[ndarray, "train row column 3"],
     test: Sequence[Asked],
-    test_pictures: UInt8[ndarray, "image row column 3"],
+    test_pictures: UInt8[ndarray, "test row column 3"],
     *,
     seed: int = 0,
 ) -> list[Leak]:
@@ -153,9 +195,9 @@ def statistics_leaks(
 
 def roles_leaks(
     train: Sequence[Asked],
-    train_pictures: UInt8[ndarray, "image row column 3"],
+    train_pictures: UInt8[ndarray, "train row column 3"],
     test: Sequence[Asked],
-    test_pictures: UInt8[ndarray, "image row column 3"],
+    test_pictures: UInt8[ndarray, "test row column 3"],
     *,
     seed: int = 0,
 ) -> list[Leak]:
@@ -170,9 +212,9 @@ def roles_leaks(
 
 def counting_leaks(
     train: Sequence[Asked],
-    train_pictures: UInt8[ndarray, "image row column 3"],
+    train_pictures: UInt8[ndarray, "train row column 3"],
     test: Sequence[Asked],
-    test_pictures: UInt8[ndarray, "image row column 3"],
+    test_pictures: UInt8[ndarray, "test row column 3"],
 ) -> list[Leak]:
     """Color: the option of which there is more. Quantity: pixels of the items' colour over their mean area in train."""
     known, counts = color_counts(train_pictures), color_counts(test_pictures)
@@ -226,7 +268,7 @@ def _tokens(one: Asked) -> Iterator[str]:
     yield from (f"a {first}", f"b {second}", f"ab {first} {second}", one.family, f"{one.family} a {first}")
     for word in words:
         yield from (word, f"{word} a {first}", f"{word} b {second}")
-    yield from (f"{left} {right}" for left, right in zip(words, words[1:], strict=False))
+    yield from (f"{left} {right}" for left, right in pairwise(words))
 
 
 def pixel_statistics(
@@ -237,7 +279,9 @@ def pixel_statistics(
     flat = pictures.reshape(len(pictures), -1, 3)
     cells = (flat >> 6).astype(np.int64) @ np.array([16, 4, 1])
     histogram = np.stack([np.bincount(one, minlength=64) for one in cells])
-    moments = np.stack([np.concatenate([one.mean(axis=0), one.var(axis=0)]) for one in flat.astype(np.float32)])
+    moments = np.stack(
+        [np.concatenate([one.mean(axis=0), one.var(axis=0)]) for one in flat.astype(np.float32)]
+    )
     return np.concatenate([counts, moments, histogram], axis=1).astype(np.float64)
 
 
@@ -256,9 +300,13 @@ def _names_of_colors() -> Int[ndarray, " 32768"]:
     """For colours in steps of eight the place in `COLORS`, or one more for those of floor, backdrop and fixed paints."""
     shades = []
     for place, name in enumerate(COLORS):
-        dark = 0.75 if name == "white" else 0.35  # white in the shade is a grey like those of walls and floors
+        dark = (
+            0.75 if name == "white" else 0.35
+        )  # white in the shade is a grey like those of walls and floors
         shades += [(place, tone) for tone in _shades(COLOR_RGB[name], np.linspace(dark, 1.3, 12))]
-    greys = [(level, level, level) for level in range(40, 230, 12)] + [(level + 12, level, level - 14) for level in range(40, 226, 12)]
+    greys = [(level, level, level) for level in range(40, 230, 12)] + [
+        (level + 12, level, level - 14) for level in range(40, 226, 12)
+    ]
     other = [*greys, *SLOT_RGB.values()]
     for rgb in other:
         shades += [(len(COLORS), tone) for tone in _shades(rgb, np.array([0.5, 1.0]))]
@@ -280,14 +328,18 @@ def _question_numbers(one: Asked, words: Mapping[str, int]) -> list[float]:
     """The question as numbers: which words it has of the commonest, and its options in the order of the alphabet."""
     present = set(one.text.lower().rstrip("?").split())
     first, second = sorted(one.options)
-    return [float(words.get(first, -1)), float(words.get(second, -1)), *(float(word in present) for word in words)]
+    return [
+        float(words.get(first, -1)),
+        float(words.get(second, -1)),
+        *(float(word in present) for word in words),
+    ]
 
 
 def _trees(
     train: Sequence[Asked],
-    train_rows: Float[ndarray, "item number"],
+    train_rows: Float[ndarray, "train number"],
     test: Sequence[Asked],
-    test_rows: Float[ndarray, "item number"],
+    test_rows: Float[ndarray, "test number"],
     seed: int,
 ) -> Int[ndarray, " item"]:
     """Answers of gradient-boosted trees, one ensemble for each family of questions; unknown families: the first.
@@ -303,7 +355,9 @@ def _trees(
             continue
         words = _vocabulary([train[place] for place in seen])
         rows = [
-            np.concatenate([[_question_numbers(asked[place], words) for place in places], numbers[places]], axis=1)
+            np.concatenate(
+                [[_question_numbers(asked[place], words) for place in places], numbers[places]], axis=1
+            )
             for asked, numbers, places in ((train, train_rows, seen), (test, test_rows, put))
         ]
         trees = HistGradientBoostingClassifier(
@@ -326,7 +380,9 @@ def _vocabulary(asked: Sequence[Asked]) -> dict[str, int]:
     return {word: number for number, word in enumerate(ordered)}
 
 
-def _with_options(asked: Sequence[Asked], known: Float[ndarray, "image number"]) -> Float[ndarray, "item number"]:
+def _with_options(
+    asked: Sequence[Asked], known: Float[ndarray, "image number"]
+) -> Float[ndarray, "item number"]:
     """Each picture's numbers, and the counts of both options where these are colours (else -1)."""
     options = [
         [known[one.picture, COLORS.index(word)] if word in COLORS else -1.0 for word in sorted(one.options)]
@@ -335,7 +391,7 @@ def _with_options(asked: Sequence[Asked], known: Float[ndarray, "image number"])
     return np.concatenate([np.array(options), known[[one.picture for one in asked]]], axis=1)
 
 
-def _by_role(facts: Facts, counts: Int[ndarray, " color"]) -> Float[ndarray, "role"]:
+def _by_role(facts: Facts, counts: Int[ndarray, " color"]) -> Float[ndarray, " role"]:
     """Pixels in the colours of the main object, its accent, the second object and the items; -1 where there is none."""
     colors = (
         facts.color,

@@ -70,7 +70,9 @@ def part_pictures(
     """Render the scenes, or read them back from the folder if this world has rendered them there before."""
     kept = folder / f"{kind}-{part}-{split}-{count}-{seed}-{fingerprint()}.npz"
     if not kept.is_file():
-        images, masks = _rendered(kind, part, solo_scenes(kind, part, split, count, seed=seed), workers, progress)
+        images, masks = _rendered(
+            kind, part, solo_scenes(kind, part, split, count, seed=seed), workers, progress
+        )
         folder.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f"{kept.stem}.partial.npz")
         np.savez(partial, images=images, masks=np.packbits(masks, axis=2))
