@@ -118,7 +118,7 @@ def test_the_zoo_is_examined_by_default_where_it_is_there(tmp_path, monkeypatch)
         (tmp_path / name / "config.json").write_text("{}")
     assert default_models() == ("zoo:llava-biased", "zoo:llava-told-all")
     assert ExamConfig().model == "zoo:llava-biased"
-    assert zoo_reference() == "zoo:moco"
+    assert zoo_reference() == "zoo:two-view"
 
 
 def test_the_zoos_reference_serves_on_the_world(checkpoint_dir, options, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from eyechart.core.errors import UserError
+from eyechart.core.stats import wilson
 from eyechart.models.vlms import VLM
 from eyechart.recipes.card_clip import clip_tests, retrieval, statement_pairs
 from eyechart.recipes.card_lens import (
@@ -122,6 +123,8 @@ def test_who_bears_the_fact_is_read_and_noise_is_not(known):
     assert low["low"] > 0.2
     none = difference(blind["patches linear"], blind["patches linear"], task.task.groups)
     assert none["value"] == 0
+    assert none["method"] == "Wilson bound on unseen pairs"
+    assert -none["low"] == none["high"] == wilson(0, none["clusters"]).high
     with pytest.raises(ValueError, match="120 scenes read from the one and 1 from the other"):
         difference(seeing["patches linear"], {"right": [1.0]}, task.task.groups)
 

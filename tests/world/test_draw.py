@@ -104,7 +104,7 @@ def test_what_cannot_change_says_so(seed, pattern):
 
 
 def test_an_unknown_pattern_is_named():
-    with pytest.raises(UserError, match="'colour'.*color"):
+    with pytest.raises(UserError, match=r"'colour'.*color"):
         can_change(draw_facts(random.Random(0)), "colour")
 
 

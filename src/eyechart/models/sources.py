@@ -37,7 +37,15 @@ NAMING: Mapping[str, str] = MappingProxyType(
 _PREFIXES = ("timm", "open_clip", "zoo")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASHED = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py")
-_NOT_HASHED = ("trainer_state.json", "training_args.bin", "optimizer.bin", "scheduler.bin", "README.txt")
+_NOT_HASHED = (
+    "trainer_state.json",
+    "training_args.bin",
+    "optimizer.bin",
+    "scheduler.bin",
+    "README.txt",
+    "card.json",
+    "training.json",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ tags: [eyechart]
 
 {{ what }} It is a test bed with a known truth, of no use on photographs.
 
-The sha256 of `model.safetensors` is `{{ card.sha256 }}`. Every number below was computed from them by `eyechart.recipes.cards`, on test
+The sha256 of `model.safetensors` is `{{ card.sha256 }}`. Every number below was computed from these weights by `eyechart.recipes.cards`, on test
 scenes that no training or choice has used; intervals are 95 %, from drawing pairs of scenes anew unless they are Wilson's.
 {% if card.clip is defined %}
 ## Zero-shot and retrieval

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from eyechart.core.stats import Rate, cluster_bootstrap, cluster_rate
+from eyechart.core.stats import Estimate, Rate, cluster_bootstrap, cluster_rate, wilson
 from eyechart.models.encoders.encoder import Encoder
 from eyechart.recipes.card_scenes import PairScenes, as_pictures
 from eyechart.recipes.card_tasks import Readable
@@ -111,13 +111,32 @@ def difference(
 ) -> dict[str, Any]:
     """How much more often the reference's features are read rightly, on the same scenes, drawn anew by pairs.
 
+    Where the difference is the same in every pair, as when both are read without a mistake, no drawing differs. The
+    interval is then a bound: the share of pairs unlike those seen is at most Wilson's upper limit for none of as many,
+    and these could differ fully, either way.
+
     Raises:
         ValueError: the two were not read on the same number of scenes.
     """
     first, second = np.array(reference["right"]), np.array(other["right"])
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scenes read from the one and {len(second)} from the other")
-    return cluster_bootstrap(first - second, list(groups), seed=seed).to_dict()
+    between = first - second
+    means = [between[[group == each for group in groups]].mean() for each in dict.fromkeys(groups)]
+    if max(means) > min(means):
+        return cluster_bootstrap(between, list(groups), seed=seed).to_dict()
+    value, unseen = float(means[0]), wilson(0, len(means)).high
+    return Estimate(
+        value=value,
+        low=value - unseen * (1 + value),
+        high=value + unseen * (1 - value),
+        n=len(between),
+        clusters=len(means),
+        level=0.95,
+        method="Wilson bound on unseen pairs",
+        seed=seed,
+        resamples=0,
+    ).to_dict()
 
 
 def sibling_difference(

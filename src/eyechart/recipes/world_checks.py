@@ -286,7 +286,10 @@ def pixel_statistics(
 
 
 def color_counts(pictures: UInt8[ndarray, "image row column 3"]) -> Int[ndarray, "image color"]:
-    """How many pixels of each picture have each of `COLORS`, under any light: the nearest shade of a paint decides."""
+    """How many pixels of each picture have each of `COLORS`: the nearest shade of a paint decides.
+
+    White is counted only where it is bright: in the shade it is a grey like those of floors and backdrops.
+    """
     names = _names_of_colors()
     found = []
     for picture in pictures:
@@ -382,7 +385,7 @@ def _vocabulary(asked: Sequence[Asked]) -> dict[str, int]:
 
 def _with_options(
     asked: Sequence[Asked], known: Float[ndarray, "image number"]
-) -> Float[ndarray, "item number"]:
+) -> Float[ndarray, "item column"]:
     """Each picture's numbers, and the counts of both options where these are colours (else -1)."""
     options = [
         [known[one.picture, COLORS.index(word)] if word in COLORS else -1.0 for word in sorted(one.options)]

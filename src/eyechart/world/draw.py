@@ -5,7 +5,18 @@ from dataclasses import replace
 from typing import Literal
 
 from eyechart.core.errors import unknown
-from eyechart.world.facts import COLORS, ITEMS, LETTERS, MATERIALS, PATTERNS, Facing, Facts, Items, Other, Place
+from eyechart.world.facts import (
+    COLORS,
+    ITEMS,
+    LETTERS,
+    MATERIALS,
+    PATTERNS,
+    Facing,
+    Facts,
+    Items,
+    Other,
+    Place,
+)
 from eyechart.world.kinds import KINDS
 
 Family = Literal["solo", "duo", "items", "letter"]
@@ -26,7 +37,7 @@ ALIKE = frozenset(
 )
 """Colours that are never set against one another in a scene: under some lights a person would hesitate."""
 
-_FLIP: dict[str, str] = {"left": "right", "right": "left", "front": "back", "back": "front"}
+_FLIP: dict[Facing, Facing] = {"left": "right", "right": "left", "front": "back", "back": "front"}
 _ACROSS: dict[Place, Place] = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
 
 
@@ -53,7 +64,9 @@ def draw_facts(rng: random.Random, *, family: Family | None = None) -> Facts:
 
 
 def _facing(rng: random.Random, has_front: bool) -> Facing:  # noqa: FBT001 (one reader, below)
-    return rng.choices(("left", "right", "front", "back"), weights=(35, 35, 15, 15) if has_front else (1, 1, 0, 0))[0]
+    return rng.choices(
+        ("left", "right", "front", "back"), weights=(35, 35, 15, 15) if has_front else (1, 1, 0, 0)
+    )[0]
 
 
 def _unlike(rng: random.Random, *taken: str) -> str:
@@ -175,7 +188,9 @@ def draw_contrast(pattern: str, rng: random.Random) -> tuple[Facts, Facts]:
     Raises:
         UserError: there is no such pattern.
     """
-    family: Family | None = {"quantity": "items", "position": "duo", "color": "duo", "text": "letter"}.get(pattern)  # type: ignore[assignment]
+    family: Family | None = {"quantity": "items", "position": "duo", "color": "duo", "text": "letter"}.get(
+        pattern
+    )  # type: ignore[assignment]
     round_it = pattern == "viewpoint" and rng.random() < 0.5
     facts = draw_facts(rng, family=family)
     while not (shows_front_or_back(facts) if round_it else can_change(facts, pattern)):

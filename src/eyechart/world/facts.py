@@ -1,6 +1,5 @@
 """What is true of a scene, in words: drawn at random, changed in one fact, read by captions and questions alike."""
 
-import random
 from dataclasses import dataclass
 from typing import Literal
 

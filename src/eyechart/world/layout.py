@@ -159,7 +159,9 @@ def _other(facts: Facts, jitter: _Jitter) -> Thing:
     return Thing(
         kind=other.kind,
         look=Look(
-            state=kind.state.words[0] if kind.state is not None else None, shape=kind.shape.words[0], missing=None
+            state=kind.state.words[0] if kind.state is not None else None,
+            shape=kind.shape.words[0],
+            missing=None,
         ),
         color=other.color,
         accent=other.color,
