@@ -343,7 +343,7 @@ def _read_with_network(
             optimizer.zero_grad()
             functional.cross_entropy(net(pixels[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        score = float((_answers(net, held) == truth).float().mean())
+        score = int((_answers(net, held) == truth).sum()) / len(truth)
         since += 1
         if score > best:
             best, answers, since = score, _answers(net, asked).numpy(), 0
