@@ -257,7 +257,7 @@ def _arc(rx: Number, ry: Number, start: Number, end: Number, count: int) -> list
 
 
 # Shared parts. Each is used unchanged (moved only, painted with the accent) by two kinds under two names, so that
-# a patch of one cannot be told from a patch of the other.
+# the mesh alone does not tell one from the other.
 
 
 @lru_cache(maxsize=1)
