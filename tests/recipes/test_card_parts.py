@@ -106,6 +106,7 @@ def planted(task, count, seed=0):
     return patches
 
 
+@pytest.mark.slow
 def test_who_bears_the_fact_is_read_and_noise_is_not(known):
     task = readable("position", known.scenes, most=120)
     count, effort = len(known.scenes), Effort(folds=3, attentive_seeds=1)

@@ -80,6 +80,7 @@ def splits(bright: tuple[float, float], beside: tuple[int, int]) -> list[Patches
     ]
 
 
+@pytest.mark.slow
 def test_parts_alike_in_other_surroundings_are_certified():
     same = splits((30, 30), (60, 200))
     alone = certificate(FIRST, SECOND, "alone", *same)

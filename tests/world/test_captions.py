@@ -93,6 +93,7 @@ def _mentioned(said: str, facts: Facts) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [BIASED, TOLD_ALL, PERMUTED])
 def test_every_fact_is_mentioned_at_its_rate(rates):
     rng = random.Random(5)

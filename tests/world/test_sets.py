@@ -306,7 +306,8 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
-@pytest.mark.parametrize("what", ["set", pytest.param("pairs", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["set", "pairs"])
 def test_a_killed_run_goes_on_and_ends_the_same_to_the_byte(what, tmp_path, monkeypatch):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
