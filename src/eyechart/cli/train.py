@@ -61,18 +61,19 @@ TAKES: Mapping[str, tuple[str, ...]] = {
 """The options of each recipe that not all of them have."""
 
 
+RatesOption = Annotated[
+    str | None,
+    typer.Option(help="clip: how often captions tell each fact: biased (the default), told-all or permuted."),
+]
+
+
 def run_training(
     recipe: Annotated[
         str,
         typer.Argument(metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.", show_default=False),
     ],
     *,
-    rates: Annotated[
-        str | None,
-        typer.Option(
-            help="clip: how often captions tell each fact: biased (the default), told-all or permuted."
-        ),
-    ] = None,
+    rates: RatesOption = None,
     clip: Annotated[
         str | None,
         typer.Option(

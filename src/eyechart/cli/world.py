@@ -9,6 +9,8 @@ from eyechart.cli.console import emit, progress, say
 from eyechart.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eyechart.world.sheets import Strip
 
 app = typer.Typer(
@@ -19,6 +21,9 @@ app = typer.Typer(
 
 OBJECTS = "objects"
 """What `show` is asked for to see every kind of object."""
+
+PAIRS = 20
+"""Pairs of each pattern in a benchmark where nobody said."""
 
 Relation = Annotated[
     str,
@@ -137,14 +142,9 @@ def render(
         )
     if scenes is None and members != 1:
         raise UserError(f"--members {members} is for sets of single scenes: add --scenes, or leave it out")
-    from eyechart.core.config import build
-    from eyechart.world.sets import render_set
-    from eyechart.world.sets_pairs import render_pairs
-    from eyechart.world.sets_plan import PairPlan, SetPlan
-
-    words: dict[str, Any] = (
-        {"scenes": scenes, "members": members} if scenes is not None else {"pairs": pairs or 20}
-    )
+    words: dict[str, Any] = {"scenes": scenes, "members": members}
+    if scenes is None:
+        words = {"pairs": PAIRS if pairs is None else pairs}
     words |= {
         "pattern": pattern,
         "kind": kind,
@@ -153,18 +153,33 @@ def render(
         "size": size,
         "maps": maps,
     }
-    common = {"split": split, "seed": scene_seed, "relation": kind}
-    how: dict[str, Any] = {"size": size, "workers": workers, "maps": maps, "fresh": fresh}
-    how["command"] = _command(folder, words)
     with progress(quiet=quiet or json) as bars:
-        if scenes is not None:
-            plan = build(SetPlan, {**common, "scenes": scenes, "members": members})
-            render_set(folder, plan, progress=bars, **how)
-        else:
-            wanted = {"patterns": pattern} if pattern else {}
-            pair_plan = build(PairPlan, {**common, **wanted, "pairs": 20 if pairs is None else pairs})
-            render_pairs(folder, pair_plan, progress=bars, **how)
+        _render(folder, words, workers=workers, fresh=fresh, progress=bars)
     _tell(folder, json=json, quiet=quiet)
+
+
+def _render(
+    folder: Path,
+    words: dict[str, Any],
+    *,
+    workers: int,
+    fresh: bool,
+    progress: "Callable[[str, int, int], None]",
+) -> None:
+    from eyechart.core.config import build
+    from eyechart.world.sets import render_set
+    from eyechart.world.sets_pairs import render_pairs
+    from eyechart.world.sets_plan import PairPlan, SetPlan
+
+    common = {"split": words["split"], "seed": words["scene-seed"], "relation": words["kind"]}
+    how: dict[str, Any] = {"size": words["size"], "maps": words["maps"], "workers": workers, "fresh": fresh}
+    how |= {"command": _command(folder, words), "progress": progress}
+    if "scenes" in words:
+        plan = build(SetPlan, {**common, "scenes": words["scenes"], "members": words["members"]})
+        render_set(folder, plan, **how)
+    else:
+        wanted = {"patterns": words["pattern"]} if words["pattern"] else {}
+        render_pairs(folder, build(PairPlan, {**common, **wanted, "pairs": words["pairs"]}), **how)
 
 
 def _command(folder: Path, options: dict[str, Any]) -> list[str]:

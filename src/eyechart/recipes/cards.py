@@ -49,7 +49,7 @@ def recompute_cards(
     *,
     zoo: Path = Path("build/zoo"),
     world: Path = Path("build/world/cards"),
-    work: Path = Path("build/work/cards"),
+    work: Path = Path("build") / "work" / "cards",
     models: Sequence[str] | None = None,
     sizes: Sizes | None = None,
     workers: int = 2,
