@@ -1,6 +1,9 @@
 """Device, number format, batch size and seeds: what was asked for or the best there is, with the reason."""
 
+import platform
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,3 +200,26 @@ def test_on_a_real_card():
         torch.empty(size * item, dtype=torch.uint8, device=device)
 
     assert pick_batch_size(None, device=device, default=16, fits=fits).value == 2
+
+
+FAULTS = """
+import resource
+import torch
+from eyechart.core.devices import keep_freed_memory
+
+def faults():
+    for use in range(30):  # the first ones find the place
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(25_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_that_was_freed_is_not_faulted_in_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    given_back, did, kept = done.stdout.split()
+    assert did == "True"
+    assert int(given_back) > 20 * max(1, int(kept))

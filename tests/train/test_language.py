@@ -47,8 +47,10 @@ def test_a_row_is_what_the_chat_template_makes(tokenizer: ZooTokenizer) -> None:
     ]
     expected = chat_tokenizer(tokenizer).apply_chat_template(messages, return_dict=False)
     ids = batch["input_ids"][0].tolist()
-    assert ids[: len(expected)] == expected
-    assert set(ids[len(expected) :]) == {tokenizer.pad_token_id}
+    assert ids == expected
+    longer = DialogueReader(tokenizer, length=90)([TURNS, TURNS[:1]])["input_ids"][1].tolist()
+    shorter = DialogueReader(tokenizer, length=90)([TURNS[:1]])["input_ids"][0].tolist()
+    assert longer == shorter + [tokenizer.pad_token_id] * (len(expected) - len(shorter))
 
 
 def test_answers_are_marked_with_their_end(tokenizer: ZooTokenizer) -> None:
@@ -163,3 +165,24 @@ def test_the_default_model_is_deep_enough_for_the_lens(tokenizer: ZooTokenizer) 
     model = make_language_model(tokenizer)
     assert len(model.model.layers) >= 8
     assert model.config.tie_word_embeddings
+
+
+def test_short_dialogues_keep_what_the_question_is_about() -> None:
+    scene = ["the picture shows a red car", "the wheel of the car is blue", "the camera is low"]
+    assert recipe.telling(scene, "Which color is the wheel? blue green") == scene[1:2]
+    assert recipe.telling(scene, "Is it so? yes no") == scene
+    few, many = (
+        [len(recipe.short_dialogue(random.Random(seed), grown)[0][0]) for seed in range(60)]
+        for grown in (0.0, 1.0)
+    )
+    assert all(short <= long for short, long in zip(few, many, strict=True))
+    assert sum(many) > 1.2 * sum(few)
+
+
+def test_scenes_grow_over_the_first_steps(tokenizer: ZooTokenizer) -> None:
+    growing = recipe.dialogues(tokenizer, rows=8, seed=0, growing=10)
+    whole = recipe.dialogues(tokenizer, rows=8, seed=0)
+    answers = [int((growing(step)["answers"].diff() > 0).sum()) for step in (0, 9, 10)]
+    assert answers[:2] == [8, 8]
+    assert answers[2] > 16
+    assert torch.equal(growing(10)["input_ids"], whole(10)["input_ids"])

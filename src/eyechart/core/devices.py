@@ -1,6 +1,8 @@
 """Device, number format, seeds and batch size, each chosen with its reason; the only module here that knows torch."""
 
+import ctypes
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -33,6 +35,22 @@ class BatchChoice(NamedTuple):
 
     value: int
     reason: str
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Keep what this process frees for its next tensor, where the C library is glibc; True if that was done.
+
+    Else every tensor above a few megabytes is mapped anew and each of its pages is faulted in at its first touch: a
+    fifth of the time of a training step on a CPU (`bench/train_memory.py`). It holds until the process ends.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    wanted = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**26}
+    return all([mallopt(name, value) == 1 for name, value in wanted.items()])
 
 
 def pick_device(wish: str | None = None) -> DeviceChoice:

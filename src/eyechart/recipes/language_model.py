@@ -5,11 +5,14 @@ it answers from words and the VLM does not from the picture, the sight is at fau
 """
 
 import random
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from eyechart.core.devices import seeded
 from eyechart.core.images import sha256_of
-from eyechart.recipes.forms import SHARES, ask
+from eyechart.recipes.forms import SHARES, WORD, ask
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.language import (
     DialogueReader,
@@ -19,26 +22,32 @@ from eyechart.train.language import (
     language_objective,
     make_language_model,
 )
-from eyechart.train.loop import Batches, Report, Settings, fit
+from eyechart.train.loop import Batch, Batches, Report, Settings, fit
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.tokens import ZooTokenizer, load_tokenizer
 from eyechart.world.captions import dense, told
 from eyechart.world.draw import draw_facts
-from eyechart.world.questions import questions
+from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=1600,
-    per_device_train_batch_size=8,
-    learning_rate=2e-3,
+    max_steps=3000,
+    per_device_train_batch_size=16,
+    learning_rate=1.5e-3,
     weight_decay=0.1,
     warmup_steps=100,
     logging_steps=20,
     save_steps=200,
 )
 LENGTH = 256
-"""Tokens of a row: a scene and the questions on it, as many as fit."""
+"""Tokens of a row at most: a scene and the questions on it, as many as fit."""
+
+GROWING = 1200
+"""Over so many of the first steps scenes grow from a few sentences to whole ones."""
+
+QUESTIONS = 3
+"""Asked on a scene at most."""
 
 TOLD_SHARE = 0.6
 """How often the scene is told in the plain sentences of the control; else in a dense caption."""
@@ -46,7 +55,7 @@ TOLD_SHARE = 0.6
 DESCRIBED_SHARE = 0.3
 """How often a description is asked for among the questions."""
 
-ANSWER_WEIGHT = 8.0
+ANSWER_WEIGHT = 30.0
 """A token of an answer counts so much, since there are some thirty others to each."""
 
 
@@ -75,7 +84,7 @@ def train_language_model(
     fit(
         model,
         language_objective(pad_id=words.pad_token_id, answer_weight=ANSWER_WEIGHT),
-        dialogues(words, rows=settings.per_device_train_batch_size, seed=settings.seed),
+        dialogues(words, rows=settings.per_device_train_batch_size, seed=settings.seed, growing=GROWING),
         settings,
         work / "lm",
         identity={
@@ -83,30 +92,71 @@ def train_language_model(
             "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
             "length": LENGTH,
             "answers": ANSWER_WEIGHT,
+            "growing": GROWING,
         },
         report=report,
     )
     return export_language_model(model, words, out / "lm")
 
 
-def dialogues(tokenizer: ZooTokenizer, *, rows: int, seed: int, split: str = "train") -> Batches:
-    """Batches of dialogues about scenes that were never drawn before; no text is read twice."""
+def dialogues(
+    tokenizer: ZooTokenizer, *, rows: int, seed: int, split: str = "train", growing: int = 0
+) -> Batches:
+    """Batches of dialogues about scenes that were never drawn before; no text is read twice.
+
+    Over the first `growing` steps scenes grow from the sentences that a question is about to whole ones.
+    """
     read = DialogueReader(tokenizer, length=LENGTH)
-    return lambda step: read(
-        [dialogue(random.Random(f"text {split} {seed} {step} {row}")) for row in range(rows)]
-    )
+
+    def batch(step: int) -> Batch:
+        rngs = [random.Random(f"text {split} {seed} {step} {row}") for row in range(rows)]
+        grown = step / growing if step < growing else 1.0
+        return read([dialogue(rng) if grown == 1 else short_dialogue(rng, grown) for rng in rngs])
+
+    return batch
 
 
 def dialogue(rng: random.Random) -> list[Turn]:
-    """A scene in words with the first question on it, then more questions on the same scene, in the exam's forms."""
+    """A scene in words with a question on it, then a few more on the same scene, in the exam's forms."""
     facts = draw_facts(rng)
     scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
-    turns: list[Turn] = []
-    for question in questions(facts, rng):
-        text, answers = ask(question.text, question.options, rng.choices([*SHARES], [*SHARES.values()])[0])
-        turns.append((text, answers[question.answer]))
+    asked = list(questions(facts, rng))
+    turns = [_turn(question, rng) for question in rng.sample(asked, min(len(asked), QUESTIONS))]
     if rng.random() < DESCRIBED_SHARE:
         turns.append((DESCRIBE, dense(facts, rng)))
     rng.shuffle(turns)
     (first, answer), *others = turns
     return [(asked_of(scene, first), answer), *others]
+
+
+def short_dialogue(rng: random.Random, grown: float) -> list[Turn]:
+    """One question on those sentences of a scene that it is about and some others, the more the larger `grown` is.
+
+    To find one fact among many is what takes a small model longest to learn; among few it learns it soon, and
+    then goes on doing it as scenes grow. So too with the forms: answers in a word come first.
+    """
+    facts = draw_facts(rng)
+    question = rng.choice(list(questions(facts, rng)))
+    sentences = told(facts).removesuffix(".").split(". ")
+    about = telling(sentences, f"{question.text} {' '.join(question.options)}")
+    kept = [
+        sentence for sentence in sentences if sentence in about or rng.random() < grown * 2 * rng.random()
+    ]
+    text, answer = _turn(question, rng, form=WORD if rng.random() > grown else None)
+    return [(asked_of(". ".join(kept) + ".", text), answer)]
+
+
+def telling(sentences: Sequence[str], asked: str) -> list[str]:
+    """The sentences that share a word with a question, other than short ones and words that most sentences have; all if none does."""
+    words = [set(re.findall(r"\w{3,}", sentence)) for sentence in sentences]
+    had = Counter(word for each in words for word in each)
+    told_apart = {word for word in re.findall(r"\w{3,}", asked) if 0 < 2 * had[word] <= len(sentences)}
+    return [sentence for sentence, own in zip(sentences, words, strict=True) if own & told_apart] or [
+        *sentences
+    ]
+
+
+def _turn(question: Question, rng: random.Random, *, form: str | None = None) -> Turn:
+    form = form or rng.choices([*SHARES], [*SHARES.values()])[0]
+    text, answers = ask(question.text, question.options, form)
+    return text, answers[question.answer]

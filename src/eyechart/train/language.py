@@ -46,6 +46,7 @@ def make_language_model(
             num_hidden_layers=shape.num_hidden_layers,
             num_attention_heads=shape.num_attention_heads,
             max_position_embeddings=shape.max_position_embeddings,
+            initializer_range=(2 / (shape.hidden_size + shape.hidden_size)) ** 0.5,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
@@ -55,7 +56,7 @@ def make_language_model(
 
 
 class DialogueReader:
-    """Turns dialogues into batches: a row each, as many turns as fit, padded on the right.
+    """Turns dialogues into batches: a row each, as many turns as fit, padded on the right to the longest.
 
     A row is exactly what the chat template makes of its turns (`eyechart.train.prompts`).
     """
@@ -87,7 +88,8 @@ class DialogueReader:
                 ids[row, at:end] = [*asked, *answer]
                 answers[row, at + len(asked) : end] = 1.0
                 at = end
-        return {"input_ids": torch.from_numpy(ids), "answers": torch.from_numpy(answers)}
+        used = (ids != self._pad).any(axis=0).sum()
+        return {"input_ids": torch.from_numpy(ids[:, :used]), "answers": torch.from_numpy(answers[:, :used])}
 
     def _tokens(self, dialogue: Dialogue) -> list[tuple[list[int], list[int]]]:
         texts = [text for said, answer in dialogue for text in (prompt(said, image=False), f" {answer}")]

@@ -26,6 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from eyechart.core.devices import keep_freed_memory
 from eyechart.core.errors import UserError
 from eyechart.core.files import write_json
 from eyechart.models.quiet import quiet
@@ -135,6 +136,7 @@ def fit(
         UserError: the folder belongs to a run with other settings.
         FloatingPointError: a loss is not finite.
     """
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, {"settings": asdict(settings), "identity": dict(identity or {})})
     newest = _newest_checkpoint(folder)
