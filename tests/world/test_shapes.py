@@ -31,7 +31,7 @@ SOLIDS = {
     "turned": (shapes.box(1, 2, 3).turned("z", 33), 6.0),
     "joined": (shapes.join([shapes.box(1, 1, 1), shapes.box(1, 1, 1).moved(2)]), 2.0),
 }
-SHARED = ("cone", "ball", "post", "disc", "fin", "curl", "paddle")
+SHARED = ("cone", "ball", "post", "disc", "fin", "curl")
 
 
 def corners(mesh: Mesh) -> np.ndarray:

@@ -17,15 +17,11 @@ from eyechart.recipes.cards import CLIPS, LANGUAGE, MODELS, recompute_cards
 from eyechart.recipes.clip import train_clip
 from eyechart.recipes.language_model import train_language_model
 from eyechart.recipes.masked import train_masked
+from eyechart.recipes.scenes import training_families, training_scenes
 from eyechart.recipes.tokenizer import make_tokenizer
-from eyechart.recipes.two_view import render_families, train_two_view
+from eyechart.recipes.two_view import train_two_view
 from eyechart.recipes.vlm import train_vlm
 from eyechart.train.loop import Report
-from eyechart.world.sets import render_set
-from eyechart.world.sets_plan import SetPlan
-
-SCENES = SetPlan(split="train", scenes=24_000)
-"""What CLIPs, the masked encoder and VLMs are trained on."""
 
 LARGEST = 40_000_000
 """Bytes that the shipped zoo may have."""
@@ -70,12 +66,12 @@ def steps(
         Step(
             name="scenes",
             makes=None,
-            run=partial(render_set, scenes, SCENES, workers=workers, progress=tell),
+            run=partial(training_scenes, scenes, workers=workers, progress=tell),
         ),
         Step(
             name="families",
             makes=None,
-            run=partial(render_families, families, workers=workers, progress=tell),
+            run=partial(training_families, families, workers=workers, progress=tell),
         ),
         *(
             made(name, partial(train_clip, rates, scenes=scenes, tokenizer=tokenizer, **both))

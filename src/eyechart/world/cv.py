@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
+from eyechart.world.facts import COLORS
 from eyechart.world.render import Rendered
 from eyechart.world.scene import Scene
 from eyechart.world.words import NUMBERS, plural
@@ -123,7 +124,7 @@ def _named(scene: Scene) -> Iterator[tuple[int, Role, str, float, float]]:
         yield _SIGN, "sign", "sign", scene.sign.x, scene.sign.z
     colors = Counter(rug.color for rug in scene.rugs)
     for index, rug in enumerate(scene.rugs):
-        if colors[rug.color] == 1:
+        if rug.color in COLORS and colors[rug.color] == 1:
             yield _RUGS + index, "rug", f"{rug.color} rug", rug.x, rug.z
 
 

@@ -328,7 +328,7 @@ def _solid(stage: _Stage, hits: _Hits, count: int) -> tuple[Float32[ndarray, "3 
     light = stage.lights[hits.solid // count].T
     facing = np.maximum(shading.dot(normals, light), 0)
     lifted = points + np.float32(LIFT) * normals
-    bright = np.flatnonzero(facing)
+    bright = np.flatnonzero((facing > 0) & ~solids.unshaded[hits.face])
     facing[bright] *= _reached(stage, lifted[:, bright], light[:, bright])
     to_eye = -shading.unit(rays)
     color = shading.lit(

@@ -262,43 +262,41 @@ def _arc(rx: Number, ry: Number, start: Number, end: Number, count: int) -> list
 
 @lru_cache(maxsize=1)
 def shared_cone() -> Mesh:
-    """A house's roof and a rocket's nose: 0.72 wide, 0.42 high, standing on y = 0."""
-    return cone(0.36, 0.42)
+    """A house's roof and a rocket's nose: 0.76 wide below, 0.3 on top, 0.26 high, standing on y = 0."""
+    return frustum(0.38, 0.15, 0.26)
 
 
 @lru_cache(maxsize=1)
 def shared_ball() -> Mesh:
-    """A tree's crown and a snowman's head: 0.5 across, centred."""
-    return ball(0.25)
+    """A tree's crown and a snowman's head: a ball 0.5 across, cut flat 0.16 below its centre and 0.12 above it."""
+    below, above = (math.degrees(math.asin(share)) for share in (-0.64, 0.48))
+    return revolve([(0, -0.16), *_arc(0.25, 0.25, below, above, 6), (0, 0.12)])
 
 
 @lru_cache(maxsize=1)
 def shared_post() -> Mesh:
-    """A lamp's pole and a mushroom's stem: 0.24 across, 0.5 high, standing on y = 0."""
-    return cylinder(0.12, 0.5)
+    """A lamp's pole and a mushroom's stem: 0.36 across, 0.55 high, standing on y = 0."""
+    return cylinder(0.18, 0.55)
 
 
 @lru_cache(maxsize=1)
 def shared_disc() -> Mesh:
-    """A car's wheel and a snail's shell: 0.42 across and 0.18 thick, hollowed round a hub, centred, axis along z."""
-    half = [(0.21, 0.07), (0.18, 0.09), (0.1, 0.05), (0, 0.09)]
-    other = [(r, -y) for r, y in reversed(half)]
-    return revolve([*other, *half]).turned("x", 90)
+    """A snail's shell and a flower's center: both faces of a wheel 0.44 across and 0.2 thick, hollowed round a hub.
+
+    Centred, its axis along z. What joins the faces round the edge, 0.14 thick, is not part of it.
+    """
+    face = revolve([(0.22, 0.07), (0.175, 0.1), (0.1, 0.06), (0, 0.1)])
+    other = revolve([(0, -0.1), (0.1, -0.06), (0.175, -0.1), (0.22, -0.07)])
+    return join([face, other]).turned("x", 90)
 
 
 @lru_cache(maxsize=1)
 def shared_fin() -> Mesh:
     """A boat's sail and a fish's fin: a right-angled plate; upright edge on x = 0, foot on y = 0 out to x = 0.5."""
-    return prism(((0, 0), (0.5, 0), (0, 0.56)), 0.1)
+    return prism(((0, 0), (0.5, 0), (0, 0.46)), 0.1)
 
 
 @lru_cache(maxsize=1)
 def shared_curl() -> Mesh:
-    """A mug's handle and a cat's tail: half a ring, 0.44 between its ends' middles, centred, bulging to -x."""
-    return torus_arc(0.22, 0.075, 180).turned("z", 90)
-
-
-@lru_cache(maxsize=1)
-def shared_paddle() -> Mesh:
-    """A rabbit's ear and a flower's leaf: a flat upright ellipsoid 0.24 wide and 0.6 high, centred."""
-    return ellipsoid(0.12, 0.3, 0.08)
+    """A mug's handle and a cat's tail: half a ring, 0.42 between its ends' middles, centred, bulging to -x."""
+    return torus_arc(0.21, 0.09, 180).turned("z", 90)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 from numpy import ndarray
 
-from eyechart.world.kinds import KINDS, part_id
+from eyechart.world.kinds import KINDS, PARTS, SHARED, part_id
 from eyechart.world.kinds.kind import Look, pieces_of
 from eyechart.world.paints import SHINE, SHINY, paint
 from eyechart.world.scene import Item, Scene, Sign, Thing
@@ -21,6 +21,8 @@ SIGN, RUG, ITEM = 200, 201, 3
 
 BOARD = 1.5
 """Side of a sign's board, in heights of its letter."""
+
+_UNSHADED = np.array([False, *(names in {name for pair in SHARED for name in pair} for names in PARTS)])
 
 THICK = 0.16
 """Thickness of a sign's board, in heights of its letter."""
@@ -45,6 +47,9 @@ class Solids:
 
     glow: Float32[ndarray, " face"]
     """Share of its colour that a paint gives off by itself."""
+
+    unshaded: Bool[ndarray, " face"]
+    """Whether no shadow falls on it: on shared parts, whose shade would tell what they are a part of."""
 
     spans: tuple[tuple[int, int], ...]
     """First vertex of each object and the one after its last."""
@@ -82,6 +87,7 @@ def solids_of(scene: Scene) -> Solids:
         colors=np.concatenate([one.colors for one in placed]),
         shine=np.concatenate([one.shine for one in placed]),
         glow=np.concatenate([one.glow for one in placed]),
+        unshaded=np.concatenate([one.unshaded for one in placed]),
         spans=tuple(itertools.pairwise(starts)),
     )
 
@@ -154,6 +160,7 @@ def _placed(
         colors=table[block.slots],
         shine=np.array(shines, dtype=np.float32)[block.slots],
         glow=glow[block.slots],
+        unshaded=_UNSHADED[block.parts],
         spans=((0, len(block.vertices)),),
     )
 

@@ -16,10 +16,9 @@ SHARED: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("house", "roof"), ("rocket", "nose")),
     (("tree", "crown"), ("snowman", "head")),
     (("lamp", "pole"), ("mushroom", "stem")),
-    (("car", "wheel"), ("snail", "shell")),
+    (("snail", "shell"), ("flower", "center")),
     (("boat", "sail"), ("fish", "fin")),
     (("mug", "handle"), ("cat", "tail")),
-    (("rabbit", "ear"), ("flower", "leaf")),
 )
 """Pairs of (kind, part) with one mesh and one paint: only what stands around it tells one from the other."""
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from eyechart.world.kinds.kind import Choice, Kind, Look, Piece, Slot
+from eyechart.world.kinds.places import BALL, CURL, CURL_ENDS, DISC, FIN, brim, hoop, knob, mound
 from eyechart.world.shapes import (
     Mesh,
     Number,
@@ -30,9 +31,7 @@ from eyechart.world.shapes import (
     shared_curl,
     shared_disc,
     shared_fin,
-    shared_paddle,
     shared_post,
-    torus_arc,
 )
 
 Pieces: TypeAlias = tuple[Piece, ...]
@@ -95,16 +94,16 @@ def _snowman(look: Look) -> Pieces:
     fork = _rod(0.045, 0.18, lean - 45).moved(*_along(0.24, lean))
     twig = join([_rod(0.06, 0.42, lean), fork]).moved(0.28, shoulder)
     rounded = look.shape == "round"
-    body = ellipsoid(0.4, 0.29, 0.38).moved(y=0.29) if rounded else box(0.66, 0.52, 0.64)
+    body = ellipsoid(0.4, 0.3, 0.38).moved(y=0.3) if rounded else box(0.66, 0.54, 0.64)
     front = 0.37 if rounded else 0.32
-    buttons = [_both_sides(_dot(0.055).moved(-0.06, y, front - 0.01)) for y in (0.19, 0.34)]
+    buttons = [_both_sides(_dot(0.055).moved(-0.06, y, front - 0.01)) for y in (0.19, 0.36)]
     end = box(0.13, 0.2, 0.1).moved(0.12, 0.3, front - 0.04)
     return (
-        _piece("body", "main", body),
+        _piece("body", "main", body, dome(0.215, 0.08).moved(y=BALL + 0.12)),
         _piece("body", "dark", *buttons),
-        _piece("head", "accent", shared_ball().moved(y=0.7)),
-        _piece("hat", "dark", cylinder(0.28, 0.05).moved(y=0.85), cylinder(0.18, 0.2).moved(y=0.89)),
-        _piece("scarf", "wood", _band(0.27, 0.15, 0.1).moved(y=0.54), _half_turned(end)),
+        _piece("head", "accent", shared_ball().moved(y=BALL)),
+        _piece("hat", "dark", frustum(0.219, 0.19, 0.2).moved(y=BALL + 0.12)),
+        _piece("scarf", "wood", _band(0.3, 0.16, 0.14).moved(y=0.56), _half_turned(end)),
         _piece("arm", "wood", _half_turned(twig)),
     )
 
@@ -119,21 +118,22 @@ def _mushroom(look: Look) -> Pieces:
         section = prism([(0, 0), *profile], 0.01)
         faces = [section.turned("y", turn + half) for turn in _CUT for half in (0, 180)]
         caps = [_piece("cap", "main", _without_slices(whole)), _piece("cap", "light", *faces)]
-    blades = [cone(0.09, h, segments=6).moved(x, z=z) for x, h, z in _GRASS]
+    blades = [cone(0.06, h, segments=6).moved(x, z=z) for x, h, z in _GRASS]
     return (
-        *(_piece(cap.part, cap.slot, cap.mesh.moved(y=0.47)) for cap in caps),
+        *(_piece(cap.part, cap.slot, cap.mesh.moved(y=0.58)) for cap in caps),
+        _piece("cap", "main", brim()),
         _piece("stem", "accent", shared_post()),
-        _piece("spot", "accent", *(_half_turned(spot.moved(y=0.47)) for spot in spots)),
-        _piece("grass", "leaf", *(_half_turned(blade) for blade in blades)),
+        _piece("spot", "light", *(_half_turned(spot.moved(y=0.58)) for spot in spots)),
+        _piece("grass", "leaf", mound(), *(_half_turned(blade) for blade in blades)),
     )
 
 
 _CAPS: dict[str, Points] = {
     "round": [
-        *((0.46 * math.cos(a), 0.46 * math.sin(a)) for a in np.radians((0, 20, 40, 60, 77))),
+        *((0.4 * math.cos(a), 0.46 * math.sin(a)) for a in np.radians((0, 20, 40, 60, 77))),
         (0.0, 0.46),
     ],
-    "pointed": [(0.46, 0), (0, 0.6)],
+    "pointed": [(0.4, 0), (0.33, 0.14), (0, 0.54)],
 }
 """Outside of the mushroom's cap from rim to top, as (radius, height)."""
 
@@ -143,7 +143,7 @@ _SPOTS = ((258, 0.2), (212, 0.24), (232, 0.6), (315, 0.3), (338, 0.64))
 _CUT = (112.5, 157.5)
 """Where the slice begins and ends that is cut out of the cap, in degrees about the y axis; another faces it."""
 
-_GRASS = ((0.22, 0.2, -0.04), (0.31, 0.3, 0.0), (0.4, 0.2, 0.05))
+_GRASS = ((0.37, 0.22, 0.0), (0.46, 0.28, 0.0))
 """The blades on one side of the mushroom: x, height, z."""
 
 
@@ -166,15 +166,15 @@ def _without_slices(mesh: Mesh) -> Mesh:
 
 def _snail(look: Look) -> Pieces:
     flat = look.shape == "flat"
-    top = 0.15 if flat else 0.34
+    top = 0.29 if flat else 0.43
     outline = [(0.52 * math.cos(a) - 0.07, 0.24 * math.sin(a)) for a in np.radians(np.arange(0, 360, 30))]
     body = loft(outline, outline, top) if flat else dome(1, 1).scaled(0.54, top, 0.25).moved(-0.07)
-    lean, length, x, y = (14, 0.5, 0.25, 0.06) if look.state == "raised" else (80, 0.2, 0.25, 0.155)
+    lean, length, x, y = (14, 0.6, 0.26, 0.06) if look.state == "raised" else (80, 0.2, 0.21, 0.28)
     end_x, end_y = _along(length, lean)
     stalk = join([_rod(0.045, 0.22, 24), _bead(0.095).moved(*_along(0.24, 24))])
     return (
-        _piece("body", "main", body),
-        _piece("shell", "accent", shared_disc().moved(-0.14, top + 0.19)),
+        _piece("body", "main", body, hoop(), box(0.3, 0.16, 0.2).moved(DISC[0], 0.27)),
+        _piece("shell", "accent", shared_disc().moved(*DISC)),
         _piece(
             "head", "main", _rod(0.12, length, lean).moved(x, y), _bead(0.185).moved(x + end_x, y + end_y)
         ),
@@ -184,24 +184,24 @@ def _snail(look: Look) -> Pieces:
 
 def _fish(look: Look) -> Pieces:
     puffed = look.state == "puffed"
-    rx, ry, rz = (0.36, 0.3, 0.3) if puffed else (0.44, 0.2, 0.15)
-    x, y = 0.14, 0.12 + ry
+    rx, ry, rz = (0.36, 0.24, 0.32) if puffed else (0.44, 0.2, 0.15)
+    x, y = 0.14, FIN[1] - ry
     if look.shape == "round":
-        body, fin_y = ellipsoid(rx, ry, rz), y + ry - (0.17 if puffed else 0.19)
-        stripe = _band(1.16, 0.22 / rx, 0.4).turned("z", 90).scaled(rx, ry, rz)
+        body = ellipsoid(rx, ry, rz)
+        stripe = _band(1.39, 0.24 / rx, 0.5).turned("z", 90).scaled(rx, ry / 1.4, rz)
         side, eye = rz * 0.84, (x + rx * 0.6, y + ry * 0.2)
     else:
         rx, ry, rz = rx * 0.92, ry * 0.86, rz * 0.86
-        body, fin_y = _block(rx, ry, rz), y + ry - (0.15 if puffed else 0.14)
-        stripe = _block(0.11, ry + 0.05, rz + 0.05)
+        body, y = _block(rx, ry, rz), FIN[1] - ry
+        stripe = _block(0.12, ry - 0.005, rz + 0.07)
         side, eye = rz, (x + rx * 0.64, y + ry * 0.25)
     lobe = prism(((0.1, -0.04), (0.06, 0.09), (-0.26, 0.32), (-0.3, 0.26), (-0.14, 0)), 0.12)
     return (
-        _piece("body", "main", body.moved(x, y)),
+        _piece("body", "main", body.moved(x, y), box(0.5, 0.12, 0.1).moved(FIN[0] + 0.25, FIN[1] - 0.12)),
         _piece("body", "light", _both_sides(_bead(0.085).moved(*eye, side))),
         _piece("body", "dark", _both_sides(_dot(0.06).moved(eye[0] + 0.01, eye[1], side + 0.05))),
         _piece("tail", "main", join([lobe, lobe.scaled(1, -1, 1)]).moved(x - rx + 0.02, y)),
-        _piece("fin", "accent", shared_fin().moved(x - 0.32, fin_y)),
+        _piece("fin", "accent", shared_fin().moved(*FIN)),
         _piece("stripe", "dark", stripe.moved(x - 0.01, y)),
         _piece("stand", "wood", dome(0.32, 0.24).moved(x)),
     )
@@ -210,22 +210,22 @@ def _fish(look: Look) -> Pieces:
 def _cat(look: Look) -> Pieces:
     sitting = look.state == "sitting"
     if sitting:
-        hx, hy, tail = 0.12, 0.71, (-0.31, 0.31)
-        body = ellipsoid(0.24, 0.34, 0.22).turned("z", -14).moved(-0.06, 0.34)
+        hx, hy, ends = 0.16, 0.71, [knob(CURL_ENDS[0], reach=0.2), knob(CURL_ENDS[1])]
+        body = ellipsoid(0.24, 0.34, 0.22, segments=12).turned("z", -14).moved(0.02, 0.34)
         legs = [
-            cylinder(0.085, 0.4, segments=10).moved(0.17, 0, 0.1),
-            _egg(0.18, 0.15, 0.1).moved(-0.16, 0.15, 0.17),
+            cylinder(0.085, 0.4, segments=10).moved(0.23, 0, 0.1),
+            _egg(0.18, 0.15, 0.1).moved(0.0, 0.15, 0.17),
         ]
-        collar = _band(0.26, 0.2, 0.12).turned("z", -8).moved(0.03, 0.45)
+        collar = _band(0.26, 0.2, 0.12).turned("z", -8).moved(0.08, 0.45)
     else:
-        hx, hy, tail = 0.36, 0.68, (-0.34, 0.74)
-        body = ellipsoid(0.4, 0.19, 0.2).moved(-0.06, 0.46)
-        legs = [cylinder(0.09, 0.4, segments=10).moved(x, 0, 0.11) for x in (0.18, -0.32)]
-        collar = _band(0.25, 0.17, 0.12).turned("z", -58).moved(0.18, 0.5)
+        hx, hy, ends = 0.36, 0.68, [knob(CURL_ENDS[0]), knob(CURL_ENDS[1], reach=0.3)]
+        body = ellipsoid(0.34, 0.19, 0.2, segments=12).moved(0.1, 0.46)
+        legs = [cylinder(0.09, 0.4, segments=10).moved(x, 0, 0.11) for x in (0.2, -0.1)]
+        collar = _band(0.27, 0.17, 0.12).turned("z", -58).moved(0.19, 0.49)
     head = ellipsoid(0.22, 0.2, 0.22) if look.shape == "round" else _block(0.19, 0.19, 0.2)
     ear = cone(0.155, 0.28, segments=8).moved(0.1, 0.11, 0.12)
     return (
-        _piece("body", "main", body),
+        _piece("body", "main", body, *ends),
         _piece("head", "main", head.moved(hx, hy)),
         _piece("head", "light", _bead(0.1).moved(hx + 0.18, hy - 0.06)),
         _piece(
@@ -235,7 +235,7 @@ def _cat(look: Look) -> Pieces:
             _dot(0.05).moved(hx + 0.245, hy - 0.03),
         ),
         _piece("ear", "main", _half_turned(ear).moved(hx, hy)),
-        _piece("tail", "accent", shared_curl().moved(*tail)),
+        _piece("tail", "accent", shared_curl().moved(*CURL)),
         _piece("leg", "main", *(_both_sides(leg) for leg in legs)),
         _piece("collar", "dark", collar),
     )
@@ -259,7 +259,9 @@ def _rabbit(look: Look) -> Pieces:
         )
         legs = [_egg(0.17, 0.14, 0.1).moved(-0.14, 0.14, side), foot.moved(0.18, 0.11, side - 0.05)]
         scarf = _band(0.27, 0.22, 0.12).turned("z", -38).moved(0.16, 0.39)
-    ears = [shared_paddle().moved(hx + x, hy + 0.185, z) for x, z in ((-0.03, 0.12), (-0.16, -0.12))]
+    ears = [
+        ellipsoid(0.12, 0.3, 0.08).moved(hx + x, hy + 0.185, z) for x, z in ((-0.03, 0.12), (-0.16, -0.12))
+    ]
     return (
         _piece("body", "main", body),
         _piece("head", "main", ellipsoid(0.25, 0.195, 0.19).moved(hx, hy)),
@@ -278,20 +280,21 @@ def _rabbit(look: Look) -> Pieces:
 
 def _flower(look: Look) -> Pieces:
     if look.state == "fresh":
-        x, y, stem = 0.0, 0.725, [cylinder(0.1, 0.5).moved(y=0.12)]
+        turns, stem = (0, 72, 144, 216, 288), cylinder(0.16, 0.28)
     else:
-        x, y = 0.29, 0.37
-        stem = [cylinder(0.075, 0.49).moved(-0.02, 0.12), torus_arc(0.15, 0.075, 180).moved(0.13, 0.59)]
+        turns, stem = (75, 127, 180, 233, 285), cylinder(0.16, 0.28).leaned(-0.6).moved(0.18)
+    x, y = DISC
     around = np.radians(np.arange(0, 360, 30))
-    lobe: Points = [(0.16 * math.cos(a), 0.2 + 0.16 * math.sin(a)) for a in around]
-    ray: Points = ((-0.15, 0.15), (0, 0), (0.15, 0.15), (0, 0.38))
-    petal = prism(lobe if look.shape == "round" else ray, 0.12)
+    lobe: Points = [(0.2 * math.cos(a), 0.27 + 0.2 * math.sin(a)) for a in around]
+    ray: Points = ((-0.19, 0.2), (0, 0), (0.19, 0.2), (0, 0.47))
+    pot = join([frustum(0.2, 0.26, 0.1), cylinder(0.31, 0.06).moved(y=0.09)])
+    petal = prism(lobe if look.shape == "round" else ray, 0.1)
     return (
-        _piece("pot", "wood", frustum(0.2, 0.26, 0.13), cylinder(0.31, 0.06).moved(y=0.11)),
-        _piece("stem", "leaf", *stem),
-        _piece("leaf", "accent", shared_paddle().moved(-0.24, 0.42)),
-        _piece("petal", "main", *(petal.turned("z", 72 * index).moved(x, y) for index in range(5))),
-        _piece("center", "dark", _bead(0.186, flat=0.8).turned("x", 90).moved(x, y)),
+        _piece("pot", "wood", pot.moved(x)),
+        _piece("stem", "leaf", stem.moved(x, 0.12)),
+        _piece("leaf", "leaf", ellipsoid(0.12, 0.25, 0.08).moved(0.28, 0.36)),
+        _piece("petal", "main", *(petal.turned("z", turn).moved(x, y) for turn in turns), hoop()),
+        _piece("center", "accent", shared_disc().moved(x, y)),
     )
 
 
