@@ -7,7 +7,7 @@ it answers from words and the VLM does not from the picture, the sight is at fau
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eyechart.core.devices import seeded
@@ -32,7 +32,7 @@ from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=3000,
+    max_steps=4500,
     per_device_train_batch_size=16,
     learning_rate=1.5e-3,
     weight_decay=0.1,
@@ -43,7 +43,7 @@ SETTINGS = Settings(
 LENGTH = 256
 """Tokens of a row at most: a scene and the questions on it, as many as fit."""
 
-GROWING = 1200
+GROWING = 1500
 """Over so many of the first steps scenes grow from a few sentences to whole ones."""
 
 QUESTIONS = 3
@@ -52,7 +52,10 @@ QUESTIONS = 3
 TOLD_SHARE = 0.6
 """How often the scene is told in the plain sentences of the control; else in a dense caption."""
 
-DESCRIBED_SHARE = 0.3
+WORD_FIRST_SHARE = 0.4
+"""How often a question whose answer is an option's label is first answered in a word: a step on the way to the label."""
+
+DESCRIBED_SHARE = 0.15
 """How often a description is asked for among the questions."""
 
 ANSWER_WEIGHT = 30.0
@@ -121,12 +124,11 @@ def dialogue(rng: random.Random) -> list[Turn]:
     facts = draw_facts(rng)
     scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
     asked = list(questions(facts, rng))
-    turns = [_turn(question, rng) for question in rng.sample(asked, min(len(asked), QUESTIONS))]
+    groups = [_turns(question, rng, SHARES) for question in rng.sample(asked, min(len(asked), QUESTIONS))]
     if rng.random() < DESCRIBED_SHARE:
-        turns.append((DESCRIBE, dense(facts, rng)))
-    rng.shuffle(turns)
-    (first, answer), *others = turns
-    return [(asked_of(scene, first), answer), *others]
+        groups.append([(DESCRIBE, dense(facts, rng))])
+    rng.shuffle(groups)
+    return _opened(scene, [turn for group in groups for turn in group])
 
 
 def short_dialogue(rng: random.Random, grown: float) -> list[Turn]:
@@ -142,8 +144,9 @@ def short_dialogue(rng: random.Random, grown: float) -> list[Turn]:
     kept = [
         sentence for sentence in sentences if sentence in about or rng.random() < grown * 2 * rng.random()
     ]
-    text, answer = _turn(question, rng, form=WORD if rng.random() > grown else None)
-    return [(asked_of(". ".join(kept) + ".", text), answer)]
+    shares = {form: grown * share for form, share in SHARES.items()}
+    shares[WORD] += 1 - grown
+    return _opened(". ".join(kept) + ".", _turns(question, rng, shares))
 
 
 def telling(sentences: Sequence[str], asked: str) -> list[str]:
@@ -156,7 +159,15 @@ def telling(sentences: Sequence[str], asked: str) -> list[str]:
     ]
 
 
-def _turn(question: Question, rng: random.Random, *, form: str | None = None) -> Turn:
-    form = form or rng.choices([*SHARES], [*SHARES.values()])[0]
-    text, answers = ask(question.text, question.options, form)
-    return text, answers[question.answer]
+def _turns(question: Question, rng: random.Random, shares: Mapping[str, float]) -> list[Turn]:
+    """A question in one of the forms; often answered in a word first where an option's label is asked for."""
+    form = rng.choices([*shares], [*shares.values()])[0]
+    forms = [WORD, form] if form != WORD and rng.random() < WORD_FIRST_SHARE else [form]
+    asked = [ask(question.text, question.options, each) for each in forms]
+    return [(text, answers[question.answer]) for text, answers in asked]
+
+
+def _opened(scene: str, turns: Sequence[Turn]) -> list[Turn]:
+    """The turns, the scene told in the first."""
+    (first, answer), *others = turns
+    return [(asked_of(scene, first), answer), *others]

@@ -101,7 +101,7 @@ def certify(
     data: Path,
     *,
     pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]] = SHARED,
-    scenes: tuple[int, int, int] = (300, 60, 200),
+    scenes: tuple[int, int, int] = (300, 60, 400),
     seed: int = 0,
     workers: int = 2,
     progress: Progress = lambda stage, done, total: None,
