@@ -210,7 +210,7 @@ from eyechart.core.devices import keep_freed_memory
 def faults():
     for use in range(30):  # the first ones find the place
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(25_000_000)
+        torch.ones(12_500_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 print(faults(), keep_freed_memory(), faults())

@@ -172,16 +172,17 @@ def test_short_dialogues_keep_what_the_question_is_about() -> None:
     assert recipe.telling(scene, "Which color is the wheel? blue green") == scene[1:2]
     assert recipe.telling(scene, "Is it so? yes no") == scene
     few, many = (
-        [len(recipe.short_dialogue(random.Random(seed), grown)[0][0]) for seed in range(60)]
-        for grown in (0.0, 1.0)
+        [len(recipe.short_dialogue(random.Random(seed), labels=0.0, others=more)[0][0]) for seed in range(60)]
+        for more in (0.0, 1.0)
     )
+    assert all(short <= long for short, long in zip(few, many, strict=True))
     assert sum(many) > 1.2 * sum(few)
 
 
 def test_a_label_is_often_asked_for_after_the_word() -> None:
     twice = 0
     for seed in range(200):
-        turns = recipe.short_dialogue(random.Random(seed), 1.0)
+        turns = recipe.short_dialogue(random.Random(seed), labels=1.0, others=0.0)
         assert len(turns) in (1, 2)
         if len(turns) == 2:
             (_, word), (labelled, label) = turns
@@ -191,10 +192,20 @@ def test_a_label_is_often_asked_for_after_the_word() -> None:
     assert 30 < twice < 90
 
 
+def test_a_drill_tells_the_answer_and_asks_for_its_label() -> None:
+    for seed in range(40):
+        ((text, label),) = recipe.drill(random.Random(seed))
+        told, *lines = text.split("\n")
+        options = [line for line in lines if label in line and told in line]
+        assert len(options) == 1, text
+
+
 def test_scenes_grow_over_the_first_steps(tokenizer: ZooTokenizer) -> None:
     growing = recipe.dialogues(tokenizer, rows=8, seed=0, growing=10)
     whole = recipe.dialogues(tokenizer, rows=8, seed=0)
-    answers = [int((growing(step)["answers"].diff() > 0).sum()) for step in (0, 9, 10)]
-    assert answers[0] == 8
-    assert 8 <= answers[1] <= 16 < answers[2]
+    answers = [int((growing(step)["answers"].diff() > 0).sum()) for step in (0, 1, 8, 9, 10)]
+    assert answers[:2] == [8, 8]
+    assert 8 <= answers[2] <= 16
+    assert answers[3] == 8
+    assert answers[4] > 16
     assert torch.equal(growing(10)["input_ids"], whole(10)["input_ids"])

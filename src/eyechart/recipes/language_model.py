@@ -32,9 +32,9 @@ from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=4500,
-    per_device_train_batch_size=16,
-    learning_rate=1.5e-3,
+    max_steps=3200,
+    per_device_train_batch_size=32,
+    learning_rate=1e-3,
     weight_decay=0.1,
     warmup_steps=100,
     logging_steps=20,
@@ -43,11 +43,14 @@ SETTINGS = Settings(
 LENGTH = 256
 """Tokens of a row at most: a scene and the questions on it, as many as fit."""
 
-GROWING = 1500
-"""Over so many of the first steps scenes grow from a few sentences to whole ones."""
+GROWING = 2000
+"""So many of the first steps are of single questions, first on a few sentences, then on more and more."""
 
 QUESTIONS = 3
 """Asked on a scene at most."""
+
+LABELLED = tuple(form for form in SHARES if form != WORD)
+"""The forms in which an option's label is the answer."""
 
 TOLD_SHARE = 0.6
 """How often the scene is told in the plain sentences of the control; else in a dense caption."""
@@ -58,8 +61,8 @@ WORD_FIRST_SHARE = 0.4
 DESCRIBED_SHARE = 0.15
 """How often a description is asked for among the questions."""
 
-ANSWER_WEIGHT = 30.0
-"""A token of an answer counts so much, since there are some thirty others to each."""
+ANSWER_WEIGHT = 100.0
+"""A token of an answer counts so much: there are some thirty others to each, most of which nothing foretells."""
 
 
 def train_language_model(
@@ -107,14 +110,19 @@ def dialogues(
 ) -> Batches:
     """Batches of dialogues about scenes that were never drawn before; no text is read twice.
 
-    Over the first `growing` steps scenes grow from the sentences that a question is about to whole ones.
+    The first `growing` steps teach one thing after another: every second one is a drill in options; the others are
+    single questions, answered in words at first, on a few sentences at first and on whole scenes in the end.
     """
     read = DialogueReader(tokenizer, length=LENGTH)
 
     def batch(step: int) -> Batch:
         rngs = [random.Random(f"text {split} {seed} {step} {row}") for row in range(rows)]
-        grown = step / growing if step < growing else 1.0
-        return read([dialogue(rng) if grown == 1 else short_dialogue(rng, grown) for rng in rngs])
+        if step >= growing:
+            return read([dialogue(rng) for rng in rngs])
+        if step % 2:
+            return read([drill(rng) for rng in rngs])
+        labels, others = min(1.0, 3 * step / growing), max(0.0, 2 * step / growing - 1)
+        return read([short_dialogue(rng, labels=labels, others=others) for rng in rngs])
 
     return batch
 
@@ -131,22 +139,32 @@ def dialogue(rng: random.Random) -> list[Turn]:
     return _opened(scene, [turn for group in groups for turn in group])
 
 
-def short_dialogue(rng: random.Random, grown: float) -> list[Turn]:
-    """One question on those sentences of a scene that it is about and some others, the more the larger `grown` is.
+def short_dialogue(rng: random.Random, *, labels: float, others: float) -> list[Turn]:
+    """One question on those sentences of a scene that it is about, and some others.
 
-    To find one fact among many is what takes a small model longest to learn; among few it learns it soon, and
-    then goes on doing it as scenes grow. So too with the forms: answers in a word come first.
+    To find one fact among many, and then the option that says it, is what takes a small model longest to learn; among
+    few it learns either soon, and then goes on doing it as scenes grow.
+
+    Args:
+        labels: how often the forms are those of `SHARES`; else the answer is a word.
+        others: the larger, the more of the other sentences; 0 is none, 1 on average a half.
     """
     facts = draw_facts(rng)
     question = rng.choice(list(questions(facts, rng)))
     sentences = told(facts).removesuffix(".").split(". ")
     about = telling(sentences, f"{question.text} {' '.join(question.options)}")
-    kept = [
-        sentence for sentence in sentences if sentence in about or rng.random() < grown * 2 * rng.random()
-    ]
-    shares = {form: grown * share for form, share in SHARES.items()}
-    shares[WORD] += 1 - grown
+    share = others * rng.random()
+    kept = [sentence for sentence in sentences if sentence in about or rng.random() < share]
+    shares = SHARES if rng.random() < labels else {WORD: 1.0}
     return _opened(". ".join(kept) + ".", _turns(question, rng, shares))
+
+
+def drill(rng: random.Random) -> list[Turn]:
+    """A question with its answer told: all that is left to find is which option that is, and its label."""
+    question = rng.choice(list(questions(draw_facts(rng), rng)))
+    form = rng.choices(LABELLED, [SHARES[each] for each in LABELLED])[0]
+    text, answers = ask(question.text, question.options, form)
+    return [(asked_of(question.truth, text), answers[question.answer])]
 
 
 def telling(sentences: Sequence[str], asked: str) -> list[str]:
