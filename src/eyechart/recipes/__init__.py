@@ -57,7 +57,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="language-model",
             about="A small Llama that reads scenes told in words and answers questions on them.",
             needs=("tokenizer",),
-            minutes=12,
+            minutes=None,
             loader="AutoModelForCausalLM",
         ),
         Recipe(
