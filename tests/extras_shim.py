@@ -23,9 +23,9 @@ def mend_torchvision() -> bool:
             raise
     else:
         return False
-    import torch
+    from torch import library as operators
 
-    library = torch.library.Library("torchvision", "DEF")
+    library = operators.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _LIBRARIES.append(library)
