@@ -32,7 +32,7 @@ from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=3200,
+    max_steps=2600,
     per_device_train_batch_size=32,
     learning_rate=1e-3,
     weight_decay=0.1,
