@@ -1,5 +1,7 @@
 """Packed questions: nothing lost, nothing seen that should not be, and every batch a function of its step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,19 @@ def told(example):
 def test_each_example_is_in_its_row_whole_and_sees_itself_and_its_picture_only():
     batches = made()
     assert sorted(texts_of(batches.collated(batches.rows))) == sorted(map(told, EXAMPLES))
+
+
+def test_every_target_weighs_as_its_example_does():
+    weighing = [replace(example, weight=1.0 + place) for place, example in enumerate(EXAMPLES)]
+    segments = tokenise(weighing, TOKENIZER)
+    batches = PackedBatches(
+        segments, FEATURES, image_id=1, pad_id=TOKENIZER.pad_token_id, examples=8, longest=90
+    )
+    batch = batches.collated(batches.rows)
+    asked = batch["targets"] != NO_TARGET
+    found = sorted(batch["weights"][asked].tolist())
+    lengths = np.diff(segments.starts) - (segments.answers - segments.starts[:-1])
+    assert found == sorted(1.0 + place for place, length in enumerate(lengths) for _ in range(length))
 
 
 def test_padding_and_prefix_see_no_question():

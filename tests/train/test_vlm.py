@@ -30,7 +30,12 @@ from zoo_parts import save_small_clip, save_small_language, small_tokenizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
 EXAMPLES = [
-    Example(picture=number % 6, text="Is the mug full or empty?" + " no" * (number % 3), answer=answer)
+    Example(
+        picture=number % 6,
+        text="Is the mug full or empty?" + " no" * (number % 3),
+        answer=answer,
+        weight=(1.0, 3.0)[number % 2],
+    )
     for number, answer in enumerate(["A", "full", "(b)", "left and then right"] * 6)
 ] + [Example(picture=None, text="the mug is full.\nIs it?", answer="full")] * 2
 SETTINGS = Settings(
@@ -102,8 +107,11 @@ def test_the_packed_loss_on_cached_features_is_the_plain_loss_on_pixels(joined, 
     batches = batches_of(model, processor, features)
     with torch.no_grad():
         packed = float(answer_loss(model, batches.collated(batches.rows)))
-    sums, counts = zip(*(plain_loss(model, processor, example) for example in EXAMPLES), strict=True)
-    assert packed == pytest.approx(sum(sums) / sum(counts), abs=rounding)
+    plain = [(example.weight, *plain_loss(model, processor, example)) for example in EXAMPLES]
+    whole = sum(weight * loss for weight, loss, _ in plain) / sum(
+        weight * count for weight, _, count in plain
+    )
+    assert packed == pytest.approx(whole, abs=rounding)
 
 
 def test_packing_changes_no_gradient(joined):

@@ -40,6 +40,8 @@ class Example:
     picture: int | None
     text: str
     answer: str
+    weight: float = 1.0
+    """How much a token of its answer counts beside those of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Segments:
 
     pictures: Int64[ndarray, " segment"]
     """The place of each segment's picture, -1 for none."""
+
+    weights: Float32[ndarray, " segment"]
 
 
 def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Segments:
@@ -87,6 +91,7 @@ def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) ->
         starts=starts,
         answers=starts[:-1] + np.array([len(ids) for ids in asked], np.int64),
         pictures=np.array([-1 if one.picture is None else one.picture for one in examples], np.int64),
+        weights=np.array([one.weight for one in examples], np.float32),
     )
 
 
@@ -172,7 +177,7 @@ class PackedBatches:
         """A hash of all examples and of how they are batched."""
         said = self.segments
         digest = hashlib.sha256(repr((said.prefix, self._examples, len(self.rows), self._seed)).encode())
-        for values in (said.tokens, said.starts, said.answers, said.pictures):
+        for values in (said.tokens, said.starts, said.answers, said.pictures, said.weights):
             digest.update(values.tobytes())
         return digest.hexdigest()
 
@@ -227,8 +232,8 @@ class PackedBatches:
         """Rows as tensors, padded on the right.
 
         Returns:
-            `input_ids`, `positions` and `targets` (row, token), where a target is the token that follows an answer's
-            place, or `NO_TARGET`; `mask` (row, 1, query, key), True where a token may look; `features`
+            `input_ids`, `positions`, `targets` and `weights` (row, token), where a target is the token that follows an
+            answer's place, or `NO_TARGET`, and its weight is that of its example; `mask` (row, 1, query, key), True where a token may look; `features`
             (picture, patch, dim) of the rows that have a picture, in order.
         """
         length = max(self._length(row) for row in rows)
@@ -236,8 +241,11 @@ class PackedBatches:
         positions = np.zeros((len(rows), length), np.int64)
         targets = np.full((len(rows), length), NO_TARGET, np.int64)
         groups = np.full((len(rows), length), -1, np.int64)
+        weights = np.zeros((len(rows), length), np.float32)
         for number, row in enumerate(rows):
             self._fill(row, ids[number], positions[number], targets[number], groups[number])
+            inside = groups[number] > 0
+            weights[number, inside] = self.segments.weights[row][groups[number, inside] - 1]
         pictures = [
             int(self.segments.pictures[row[0]]) for row in rows if self.segments.pictures[row[0]] >= 0
         ]
@@ -245,6 +253,7 @@ class PackedBatches:
             "input_ids": torch.from_numpy(ids),
             "positions": torch.from_numpy(positions),
             "targets": torch.from_numpy(targets),
+            "weights": torch.from_numpy(weights),
             "mask": visible(torch.from_numpy(groups)),
             "features": torch.from_numpy(np.ascontiguousarray(self.features[pictures])),
         }

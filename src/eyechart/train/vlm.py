@@ -140,9 +140,10 @@ def taught_loss(taught: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The mean cross-entropy of a packed batch's answer tokens, in nats.
+    """The mean cross-entropy of a packed batch's answer tokens by their weights, in nats.
 
-    The same as the model's own loss on pixels, each question by itself, but for the rounding of cached features.
+    With equal weights the same as the model's own loss on pixels, each question by itself, but for the rounding of
+    cached features.
 
     Args:
         batch: as `packs.PackedBatches` makes it.
@@ -162,7 +163,9 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     ).last_hidden_state
     asked = batch["targets"] != NO_TARGET
     scores = model.lm_head(states[asked])  # type: ignore[operator]
-    return functional.cross_entropy(scores, batch["targets"][asked])
+    losses = functional.cross_entropy(scores, batch["targets"][asked], reduction="none")
+    weights = batch["weights"][asked]
+    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()
