@@ -36,7 +36,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="clip",
             about="A CLIP trained on pictures and captions that tell each fact at a rate of its own (--rates).",
             needs=("tokenizer", "scenes"),
-            minutes=16,
+            minutes=None,
             loader="AutoModel",
         ),
         Recipe(

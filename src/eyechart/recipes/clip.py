@@ -33,13 +33,13 @@ RATES: Mapping[str, Rates] = {"biased": BIASED, "told_all": TOLD_ALL, "permuted"
 
 SHAPE = ClipShape()
 SETTINGS = Settings(
-    max_steps=420,
-    per_device_train_batch_size=256,
+    max_steps=2000,
+    per_device_train_batch_size=128,
     learning_rate=1e-3,
     weight_decay=0.1,
-    warmup_steps=40,
-    logging_steps=10,
-    save_steps=60,
+    warmup_steps=60,
+    logging_steps=20,
+    save_steps=100,
 )
 
 
