@@ -14,7 +14,7 @@ FORMS = (*TEMPLATES, WORD)
 """`letter`, `number` and `mmvp` as in `eyechart.score.TEMPLATES`, and `word`."""
 
 SHARES: Mapping[str, float] = {"letter": 0.55, "word": 0.25, "number": 0.1, "mmvp": 0.1}
-"""How often a zoo model is trained on each form."""
+"""How often the language model is trained on each form."""
 
 
 def ask(text: str, options: Sequence[str], form: str) -> tuple[str, tuple[str, ...]]:

@@ -3,9 +3,9 @@
     eyechart train vlm
 
 Stage 1 trains the projector alone on dense captions, stage 2 projector and language model on about 5,000 questions of
-each pattern, each asked in two forms, and on the captions again: questions alone do not teach a language model to read
-what the projector gives it (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact
-is answered only as well as the patches happen to show it.
+each pattern, each asked in two forms, and on the captions again: questions alone did not teach it to look
+(docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
+as well as the patches happen to show it.
 """
 
 import random
@@ -68,7 +68,7 @@ FORM_SHARES: Mapping[str, float] = {"word": 0.5, "letter": 0.3, "number": 0.1, "
 """How often a question is asked in each form: half of them are answered in a word, which names what is seen."""
 
 ANSWER_WEIGHT = 10.0
-"""A token of an answer to a question counts so much; a caption has some sixty tokens, an answer one or two."""
+"""A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
 
 VARIANTS = 2
 """In how many forms each question is asked."""

@@ -62,6 +62,7 @@ class Segments:
     """The place of each segment's picture, -1 for none."""
 
     weights: Float32[ndarray, " segment"]
+    """How much a token of each segment's answer counts."""
 
 
 def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Segments:
@@ -233,8 +234,8 @@ class PackedBatches:
 
         Returns:
             `input_ids`, `positions`, `targets` and `weights` (row, token), where a target is the token that follows an
-            answer's place, or `NO_TARGET`, and its weight is that of its example; `mask` (row, 1, query, key), True where a token may look; `features`
-            (picture, patch, dim) of the rows that have a picture, in order.
+            answer's place, or `NO_TARGET`, and its weight is that of its example; `mask` (row, 1, query, key), True where
+            a token may look; `features` (picture, patch, dim) of the rows that have a picture, in order.
         """
         length = max(self._length(row) for row in rows)
         ids = np.full((len(rows), length), self._pad_id, np.int64)
