@@ -33,9 +33,10 @@ RATES: Mapping[str, Rates] = {"biased": BIASED, "told_all": TOLD_ALL, "permuted"
 
 SHAPE = ClipShape()
 SETTINGS = Settings(
-    max_steps=2000,
+    max_steps=1500,
     per_device_train_batch_size=128,
     learning_rate=1e-3,
+    muon_rate=2.0,
     weight_decay=0.1,
     warmup_steps=60,
     logging_steps=20,

@@ -30,6 +30,7 @@ from eyechart.core.devices import keep_freed_memory
 from eyechart.core.errors import UserError
 from eyechart.core.files import write_json
 from eyechart.models.quiet import quiet
+from eyechart.train.muon import MuonAndAdamW
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train; every name is the one of `transformers.TrainingArguments` and means the same."""
+    """How to train; every name but `muon_rate` is the one of `transformers.TrainingArguments` and means the same."""
 
     max_steps: int
     per_device_train_batch_size: int
@@ -60,6 +61,8 @@ class Settings:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.98
     adam_epsilon: float = 1e-8
+    muon_rate: float = 0.0
+    """The matrices of the blocks are trained by Muon at so many times the learning rate; 0 leaves all to AdamW."""
     lr_scheduler_type: str = "cosine"
     warmup_steps: int = 100
     max_grad_norm: float = 1.0
@@ -145,7 +148,7 @@ def fit(
         args=_arguments(settings, folder),
         callbacks=[_Watch(folder, after_step, report)],
     )
-    trainer.objective, trainer.batches = objective, batches
+    trainer.objective, trainer.batches, trainer.muon_rate = objective, batches, settings.muon_rate
     trainer.remove_callback(PrinterCallback)
     with quiet():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
@@ -153,9 +156,10 @@ def fit(
 
 
 def _arguments(settings: Settings, folder: Path) -> TrainingArguments:
+    known = {name: value for name, value in asdict(settings).items() if name != "muon_rate"}
     return TrainingArguments(
         output_dir=str(folder),
-        **asdict(settings),
+        **known,
         save_strategy="steps",
         save_total_limit=1,
         logging_strategy="steps",
@@ -219,6 +223,25 @@ def _only(batches: list[Batch]) -> Batch:
 class _Trainer(Trainer):
     objective: Objective
     batches: Batches
+    muon_rate: float
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon with AdamW where it is asked for, else what the Trainer makes."""
+        if self.muon_rate and self.optimizer is None:
+            taught = model or self.model
+            assert taught is not None
+            decayed = set(self.get_decay_parameter_names(taught))
+            self.optimizer = MuonAndAdamW(
+                taught,
+                learning_rate=self.args.learning_rate,
+                muon_rate=self.muon_rate,
+                weight_decay=self.args.weight_decay,
+                undecayed=lambda name: name not in decayed,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        return made
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """One pass over all steps, in order; on resuming, the Trainer skips by step without making a batch."""
