@@ -11,7 +11,7 @@ from eyechart.core.records import Prompt
 from eyechart.models import load_vlm
 from eyechart.recipes import vlm as recipe
 from eyechart.recipes.forms import FORMS, ask
-from eyechart.recipes.vlm import TOLD_SHARE, VARIANTS, captions, choose_questions, examples, train_vlm
+from eyechart.recipes.vlm import STAGES, TOLD_SHARE, VARIANTS, captions, choose_questions, examples, train_vlm
 from eyechart.train.loop import Settings
 from eyechart.train.prompts import DESCRIBE
 from eyechart.world.captions import told
@@ -48,7 +48,7 @@ def facts(zoo):
 def trained(zoo, work, *, name="llava-biased", report=None):
     return train_vlm(
         scenes=zoo / "scenes", per_pattern=8, out=zoo / "zoo", work=zoo / work, name=name,
-        projector=SHORT, whole=SHORT, report=report,
+        stages=dict.fromkeys(STAGES, SHORT), report=report,
     )  # fmt: skip
 
 

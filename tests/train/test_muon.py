@@ -34,7 +34,9 @@ def net(seed: int = 0) -> Net:
     return Net()
 
 
-def optimiser(model: nn.Module, rate: float = 0.01, muon_rate: float = 2.0, decay: float = 0.0) -> MuonAndAdamW:
+def optimiser(
+    model: nn.Module, rate: float = 0.01, muon_rate: float = 2.0, decay: float = 0.0
+) -> MuonAndAdamW:
     return MuonAndAdamW(
         model,
         learning_rate=rate,
@@ -102,13 +104,15 @@ def test_a_model_without_a_block_is_refused() -> None:
         ("my_layers.weight", (2, 2), False),
     ],
 )
-def test_who_is_in_a_block(name: str, shape: tuple[int, ...], mine: bool) -> None:
+def test_who_is_in_a_block(name: str, shape: tuple[int, ...], *, mine: bool) -> None:
     assert in_block(name, torch.zeros(shape)) is mine
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), rate=st.floats(1e-4, 0.1))
-def test_a_step_of_a_matrix_is_its_gradient_with_all_singular_values_brought_near_one(seed: int, rate: float) -> None:
+def test_a_step_of_a_matrix_is_its_gradient_with_all_singular_values_brought_near_one(
+    seed: int, rate: float
+) -> None:
     model = net(seed)
     made = optimiser(model, rate=rate)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}

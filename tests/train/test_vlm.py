@@ -16,11 +16,13 @@ from eyechart.train.loop import Settings, fit
 from eyechart.train.packs import NO_TARGET, Example, PackedBatches, tokenise
 from eyechart.train.prompts import answered, prompt
 from eyechart.train.vlm import (
+    FLATTEST,
     Taught,
     answer_loss,
     cached_features,
     fed_features,
     join_towers,
+    start_projector,
     taught_loss,
     tower_sha256,
     train_only,
@@ -243,3 +245,49 @@ def test_the_tower_is_stored_bit_for_bit(joined, tmp_path):
     model, processor = joined
     stored = AutoModelForImageTextToText.from_pretrained(export(model, tmp_path, processor))
     assert tower_sha256(stored) == tower_sha256(model)
+
+
+def scaled_features(joined, seed=0):
+    """Features as a tower's inner layer gives them: far from zero, one direction much larger than the others."""
+    model, _ = joined
+    width = model.config.vision_config.hidden_size
+    rng = np.random.default_rng(seed)
+    drawn = (
+        rng.normal(size=(40, 9, width))
+        @ np.diag(np.linspace(0.5, 4.0, width))
+        @ rng.normal(size=(width, width))
+    )
+    return (drawn + rng.normal(size=width) * 20).astype(np.float32)
+
+
+def test_a_projector_starts_from_whitened_features_and_gives_vectors_as_large_as_words(joined):
+    model, features = joined[0], scaled_features(joined)
+    start_projector(model, features, seed=1)
+    projector, rows = model.model.multi_modal_projector, torch.from_numpy(features).flatten(0, 1)
+    entering = projector.linear_1(rows).detach().double()
+    drawn = torch.randn(projector.linear_1.weight.shape, generator=torch.Generator().manual_seed(1))
+    drawn = (drawn * projector.linear_1.in_features**-0.5).double()
+    centred = rows.double() - rows.double().mean(0)
+    sizes, turned = np.linalg.eigh(np.cov(centred.T.numpy()))
+    slow = centred @ torch.from_numpy(
+        turned @ np.diag(np.maximum(sizes, FLATTEST * sizes.max()) ** -0.5) @ turned.T
+    )
+    torch.testing.assert_close(entering, slow @ drawn.T, atol=2e-3, rtol=2e-3)
+    given = projector(rows)
+    assert given.mean(0).abs().max() < 1e-4
+    assert given.std(0).mean().item() == pytest.approx(
+        model.get_input_embeddings().weight.std().item(), rel=1e-3
+    )
+
+
+def test_a_projector_starts_alike_however_the_features_are_shifted_and_scaled(joined):
+    model, features = joined[0], scaled_features(joined)
+    projector = model.model.multi_modal_projector
+    start_projector(model, features)
+    before = projector(torch.from_numpy(features)).detach()
+    start_projector(model, features * 3 + 7)
+    torch.testing.assert_close(
+        projector(torch.from_numpy(features * 3 + 7)).detach(), before, atol=5e-3, rtol=5e-3
+    )
+    start_projector(model, features, seed=1)
+    assert not torch.allclose(projector(torch.from_numpy(features)), before, atol=0.1)

@@ -88,11 +88,13 @@ def run_training(
     ] = None,
     max_steps: Annotated[
         int | None,
-        typer.Option(help="Steps of training, of each stage where there are two (default: the recipe's)."),
+        typer.Option(
+            help="Steps of training, of each stage where there are several (default: the recipe's)."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Examples a step, of each stage where there are two (default: the recipe's)."),
+        typer.Option(help="Examples a step, of each stage where there are several (default: the recipe's)."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the first weights and of the order of batches (default 0).")
@@ -224,14 +226,14 @@ def _language_model(job: Job, report: Report) -> Path:
 def _vlm(job: Job, report: Report) -> Path:
     from eyechart.models.quiet import quiet
     from eyechart.recipes.scenes import count_of
-    from eyechart.recipes.vlm import PROJECTOR, WHOLE, train_vlm
+    from eyechart.recipes.vlm import STAGES, train_vlm
 
-    projector, whole = job.settings(PROJECTOR), job.settings(WHOLE)
+    stages = {stage: job.settings(settings) for stage, settings in STAGES.items()}
     clip = job.clip or "clip-biased"
     _trained_before(job, clip, f"clip --rates {clip.removeprefix('clip-')}")
     _trained_before(job, "lm", "language-model")
     scenes = _scenes(job, report)
-    largest = max(stage.per_device_train_batch_size for stage in (projector, whole))
+    largest = max(stage.per_device_train_batch_size for stage in stages.values())
     if largest > count_of(scenes):
         raise UserError(
             f"batches of {largest} examples out of {count_of(scenes)} scenes cannot be made: give a --batch-size of at"
@@ -244,8 +246,7 @@ def _vlm(job: Job, report: Report) -> Path:
             seed=job.seed or 0,
             work=job.work,
             out=job.out,
-            projector=projector,
-            whole=whole,
+            stages=stages,
             report=report,
         )
 

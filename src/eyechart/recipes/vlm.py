@@ -2,10 +2,10 @@
 
     eyechart train vlm
 
-Stage 1 trains the projector alone on dense captions, stage 2 projector and language model on about 5,000 questions of
-each pattern, each asked in two forms, and on the captions again: questions alone did not teach it to look
-(docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
-as well as the patches happen to show it.
+Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions first, until
+they are read off the picture, then on about 5,000 questions of each pattern and the captions again. Questions alone did
+not teach it to look (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a
+fact is answered only as well as the patches happen to show it.
 """
 
 import random
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from eyechart.core.errors import unknown
@@ -28,10 +29,10 @@ from eyechart.train.packs import Example, Features, PackedBatches, tokenise
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.vlm import (
-    Stage,
     Taught,
     cached_features,
     join_towers,
+    start_projector,
     taught_loss,
     tower_sha256,
     train_only,
@@ -42,33 +43,49 @@ from eyechart.world.facts import Facts
 from eyechart.world.questions import Question, questions
 from eyechart.world.sets import load_set, set_hash
 
-PROJECTOR = Settings(
-    max_steps=150,
-    per_device_train_batch_size=64,
-    learning_rate=2e-3,
-    weight_decay=0.0,
-    warmup_steps=20,
-    logging_steps=10,
-    save_steps=50,
-)
-"""Stage 1. Of both stages the batch size counts examples; those on one picture share a row."""
+STAGES: Mapping[str, Settings] = {
+    "projector": Settings(
+        max_steps=100,
+        per_device_train_batch_size=48,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        warmup_steps=20,
+        logging_steps=10,
+        save_steps=50,
+    ),
+    "captions": Settings(
+        max_steps=500,
+        per_device_train_batch_size=48,
+        learning_rate=1e-3,
+        muon_rate=2.0,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=40,
+        logging_steps=10,
+        save_steps=50,
+    ),
+    "questions": Settings(
+        max_steps=1000,
+        per_device_train_batch_size=160,
+        learning_rate=1e-3,
+        muon_rate=2.0,
+        warmup_steps=20,
+        logging_steps=10,
+        save_steps=50,
+    ),
+}
+"""The stages in order. The batch size counts examples; those on one picture share rows."""
 
-WHOLE = Settings(
-    max_steps=1200,
-    per_device_train_batch_size=192,
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    warmup_steps=50,
-    logging_steps=10,
-    save_steps=100,
-)
-"""Stage 2."""
+LONGEST = 340
+"""Tokens of a row: a picture, its caption and the questions on it."""
 
 FORM_SHARES: Mapping[str, float] = {"word": 0.5, "letter": 0.3, "number": 0.1, "mmvp": 0.1}
 """How often a question is asked in each form: half of them are answered in a word, which names what is seen."""
 
 ANSWER_WEIGHT = 10.0
 """A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
+
+STARTED_ON = 1000
+"""Pictures from whose features the projector's first weights are made."""
 
 VARIANTS = 2
 """In how many forms each question is asked."""
@@ -86,8 +103,7 @@ def train_vlm(
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
     name: str | None = None,
-    projector: Settings = PROJECTOR,
-    whole: Settings = WHOLE,
+    stages: Mapping[str, Settings] = STAGES,
     report: Report | None = None,
 ) -> Path:
     """Train a VLM on the CLIP `out/clip-RATES` and the language model `out/lm`, and write it to `out/llava-RATES`.
@@ -99,6 +115,7 @@ def train_vlm(
         seed: of the projector's first weights, the questions and the order of batches.
         work: features and checkpoints go to `work/NAME`; the same command goes on there.
         name: another name than `llava-RATES`.
+        stages: how long and how fast to train in each.
         report: told the features and the steps that are done.
 
     Raises:
@@ -117,8 +134,11 @@ def train_vlm(
     )
     asked = choose_questions(facts, per_pattern, seed)
     described, answered = captions(facts, seed), examples(facts, asked, seed)
-    _train(model, processor, features, described, "projector", projector, place, report)
-    _train(model, processor, features, described + answered, "whole", whole, place, report)
+    start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
+    for stage, settings in stages.items():
+        train_only(model, "projector" if stage == "projector" else "whole")
+        taught = described + answered if stage == "questions" else described
+        _train(model, processor, features, taught, settings, place / stage, report)
     if tower_sha256(model) != tower:
         raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
     export(model, out / name, processor)
@@ -129,7 +149,7 @@ def train_vlm(
             "seed": seed,
             "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
             "examples": {"captions": len(described), "questions": len(answered)},
-            "settings": {"projector": asdict(projector), "whole": asdict(whole)},
+            "settings": {stage: asdict(settings) for stage, settings in stages.items()},
             "scenes_sha256": set_hash(scenes),
             "vision_tower_sha256": tower,
             "seconds": round(time.monotonic() - began),
@@ -143,24 +163,23 @@ def _train(
     processor: LlavaProcessor,
     features: Features,
     taught: Sequence[Example],
-    stage: Stage,
     settings: Settings,
-    place: Path,
+    folder: Path,
     report: Report | None,
 ) -> None:
     """One stage, from its newest checkpoint if there is one."""
     tokenizer: Any = processor.tokenizer
-    train_only(model, stage)
     batches = PackedBatches(
         tokenise(taught, tokenizer),
         features,
         image_id=model.config.image_token_index,
         pad_id=tokenizer.pad_token_id,
         examples=settings.per_device_train_batch_size,
+        longest=LONGEST,
         seed=settings.seed,
     )
-    identity = {"stage": stage, "examples": batches.sha256, "from": weights_sha256(model)}
-    fit(Taught(model), taught_loss, batches, settings, place / stage, identity=identity, report=report)
+    identity = {"examples": batches.sha256, "from": weights_sha256(model)}
+    fit(Taught(model), taught_loss, batches, settings, folder, identity=identity, report=report)
 
 
 def choose_questions(facts: Sequence[Facts], per_pattern: int, seed: int) -> list[tuple[int, Question]]:

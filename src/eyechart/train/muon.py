@@ -63,11 +63,11 @@ class MuonAndAdamW(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """Take a step with each."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        self.muon.step()
+        self.muon.step()  # type: ignore[no-untyped-call]
         self.adamw.step()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 (torch's signature)
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001 (torch's signature)
         """Forget the gradients of all parameters."""
         self.muon.zero_grad(set_to_none)
         self.adamw.zero_grad(set_to_none)

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 FED_LAYER = -2
 """The layer of the vision tower that the projector reads."""
 
+FLATTEST = 1e-3
+"""Of the largest variance of features: directions below it are scaled as if they had as much."""
+
 Stage = Literal["projector", "whole"]
 """What is trained: the projector alone, or the projector and the language model. Never the vision tower."""
 
@@ -96,6 +99,42 @@ def train_only(model: LlavaForConditionalGeneration, stage: Stage) -> None:
     if stage == "whole":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
+
+
+@torch.no_grad()
+def start_projector(
+    model: LlavaForConditionalGeneration, features: Float[ndarray, "image patch dim"], *, seed: int = 0
+) -> None:
+    """Draw the projector anew, so that it starts from features that are all of one size and gives what words give.
+
+    What a tower's inner layer holds lies mostly in a few directions, far from zero, and is many times larger than the
+    embeddings that a language model is used to. The first layer begins with the features whitened (mean 0, covariance 1;
+    directions of less than `FLATTEST` of the largest variance are not raised further); the second gives vectors of
+    mean 0 and of the size of the language model's embeddings.
+
+    Args:
+        features: what the projector reads of some images.
+        seed: of the weights that are drawn.
+    """
+    projector: Any = model.model.multi_modal_projector
+    first, second = projector.linear_1, projector.linear_2
+    rows = torch.from_numpy(np.asarray(features, np.float32)).flatten(0, 1).to(first.weight.device)
+    mean = rows.mean(0)
+    sizes, turned = torch.linalg.eigh(torch.cov((rows - mean).T))
+    scaled = sizes.clamp_min(FLATTEST * sizes.max()).rsqrt()
+    whiten = turned @ torch.diag(scaled) @ turned.T
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (first, second):
+        drawn = torch.randn(layer.weight.shape, generator=generator) * layer.in_features**-0.5
+        layer.weight.copy_(drawn)
+        layer.bias.zero_()
+    first.weight.copy_(first.weight @ whiten)
+    first.bias.copy_(-first.weight @ mean)
+    given = projector(rows)
+    words: Any = model.get_input_embeddings()
+    size = words.weight.std() / given.std(0).mean()
+    second.weight.mul_(size)
+    second.bias.copy_(-size * given.mean(0))
 
 
 def weights_sha256(module: nn.Module) -> str:
