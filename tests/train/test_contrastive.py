@@ -277,12 +277,13 @@ def test_unknown_rates_are_named(tmp_path: Path) -> None:
 
 def test_the_vision_tower_knows_places_from_the_start(tokenizer: ZooTokenizer) -> None:
     """Two patches' codes are the nearer the fewer steps lie between them, and as large as what a patch shows."""
-    embeddings = make_clip(tokenizer, SMALL).vision_model.embeddings
-    grid = SMALL.image_size // SMALL.patch_size
+    shape = replace(SMALL, image_size=48)
+    embeddings = make_clip(tokenizer, shape).vision_model.embeddings
+    grid = shape.image_size // shape.patch_size
     codes = embeddings.position_embedding.weight.detach()[1:].reshape(grid, grid, -1)
     corner = (codes[0, 0] - codes).norm(dim=-1)
     assert (corner[0, 1:] > 0.5).all()
     assert corner[0, 1] < corner[0, -1]
     torch.testing.assert_close(corner, corner.T)
-    shown = embeddings.patch_embedding(torch.rand(8, 3, SMALL.image_size, SMALL.image_size) * 2 - 1)
+    shown = embeddings.patch_embedding(torch.rand(8, 3, 48, 48) * 2 - 1)
     assert 0.3 < (shown.std() / codes.std()).item() < 3.0
