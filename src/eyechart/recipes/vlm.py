@@ -45,7 +45,7 @@ from eyechart.world.sets import load_set, set_hash
 
 STAGES: Mapping[str, Settings] = {
     "projector": Settings(
-        max_steps=100,
+        max_steps=60,
         per_device_train_batch_size=48,
         learning_rate=2e-3,
         weight_decay=0.0,
@@ -54,8 +54,8 @@ STAGES: Mapping[str, Settings] = {
         save_steps=50,
     ),
     "captions": Settings(
-        max_steps=500,
-        per_device_train_batch_size=48,
+        max_steps=700,
+        per_device_train_batch_size=60,
         learning_rate=1e-3,
         muon_rate=2.0,
         lr_scheduler_type="constant_with_warmup",
@@ -64,7 +64,7 @@ STAGES: Mapping[str, Settings] = {
         save_steps=50,
     ),
     "questions": Settings(
-        max_steps=1000,
+        max_steps=700,
         per_device_train_batch_size=160,
         learning_rate=1e-3,
         muon_rate=2.0,
@@ -90,8 +90,11 @@ STARTED_ON = 1000
 VARIANTS = 2
 """In how many forms each question is asked."""
 
-TOLD_SHARE = 0.05
-"""So many of the questions are asked once more without the picture, the scene told in words."""
+TOLD_SHARE = 0.12
+"""So many of the questions are asked once more without the picture, the scene told in words.
+
+Among the captions, too, so that how a question is answered is not forgotten there.
+"""
 
 
 def train_vlm(
@@ -135,10 +138,11 @@ def train_vlm(
     asked = choose_questions(facts, per_pattern, seed)
     described, answered = captions(facts, seed), examples(facts, asked, seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
-    for stage, settings in stages.items():
+    unseen = [one for one in answered if one.picture is None]
+    taught = {"projector": described, "captions": described + unseen, "questions": described + answered}
+    for stage, read in taught.items():
         train_only(model, "projector" if stage == "projector" else "whole")
-        taught = described + answered if stage == "questions" else described
-        _train(model, processor, features, taught, settings, place / stage, report)
+        _train(model, processor, features, read, stages[stage], place / stage, report)
     if tower_sha256(model) != tower:
         raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
     export(model, out / name, processor)
