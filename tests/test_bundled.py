@@ -62,7 +62,7 @@ def scenes(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_clip_names_the_object_of_scenes_it_never_saw(name, scenes):
-    """14 kinds: 7 % by chance, 21 of 150 would be an accident once in a thousand."""
+    """14 kinds: 7 % by chance, 11 of 150."""
     model = AutoModel.from_pretrained(zoo.path(name)).eval()
     processor = AutoProcessor.from_pretrained(zoo.path(name))
     names = sorted(KINDS)
@@ -81,7 +81,7 @@ def test_a_clip_names_the_object_of_scenes_it_never_saw(name, scenes):
 @pytest.mark.slow
 @pytest.mark.skipif("lm" not in zoo.names(), reason="no language model is bundled")
 def test_the_language_model_answers_from_a_scene_in_words():
-    """80 questions with two options: half by guessing, 56 by an accident once in five thousand."""
+    """80 questions with two options: 40 by guessing."""
     model = AutoModelForCausalLM.from_pretrained(zoo.path("lm")).eval()
     tokenizer = AutoTokenizer.from_pretrained(zoo.path("lm"))
     rng, right = random.Random(5), 0

@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,35 +43,32 @@ from eyechart.world.facts import Facts
 from eyechart.world.questions import Question, questions
 from eyechart.world.sets import load_set, set_hash
 
+_WHOLE = Settings(
+    max_steps=700,
+    per_device_train_batch_size=160,
+    learning_rate=1e-3,
+    muon_rate=2.0,
+    warmup_steps=20,
+    logging_steps=10,
+    save_steps=50,
+)
+
 STAGES: Mapping[str, Settings] = {
-    "projector": Settings(
+    "projector": replace(
+        _WHOLE,
         max_steps=60,
         per_device_train_batch_size=48,
         learning_rate=2e-3,
+        muon_rate=0.0,
         weight_decay=0.0,
-        warmup_steps=20,
-        logging_steps=10,
-        save_steps=50,
     ),
-    "captions": Settings(
-        max_steps=700,
+    "captions": replace(
+        _WHOLE,
         per_device_train_batch_size=60,
-        learning_rate=1e-3,
-        muon_rate=2.0,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=40,
-        logging_steps=10,
-        save_steps=50,
     ),
-    "questions": Settings(
-        max_steps=700,
-        per_device_train_batch_size=160,
-        learning_rate=1e-3,
-        muon_rate=2.0,
-        warmup_steps=20,
-        logging_steps=10,
-        save_steps=50,
-    ),
+    "questions": _WHOLE,
 }
 """The stages in order. The batch size counts examples; those on one picture share rows."""
 
@@ -138,9 +135,7 @@ def train_vlm(
     asked = choose_questions(facts, per_pattern, seed)
     described, answered = captions(facts, seed), examples(facts, asked, seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
-    unseen = [one for one in answered if one.picture is None]
-    taught = {"projector": described, "captions": described + unseen, "questions": described + answered}
-    for stage, read in taught.items():
+    for stage, read in _taught(described, answered).items():
         train_only(model, "projector" if stage == "projector" else "whole")
         _train(model, processor, features, read, stages[stage], place / stage, report)
     if tower_sha256(model) != tower:
@@ -160,6 +155,12 @@ def train_vlm(
         },
     )
     return out / name
+
+
+def _taught(described: list[Example], answered: list[Example]) -> dict[str, list[Example]]:
+    """What each stage reads: captions; with them questions on told scenes; captions and all questions."""
+    unseen = [one for one in answered if one.picture is None]
+    return {"projector": described, "captions": described + unseen, "questions": described + answered}
 
 
 def _train(

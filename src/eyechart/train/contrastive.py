@@ -73,8 +73,8 @@ def make_clip(tokenizer: PreTrainedTokenizerFast, shape: ClipShape | None = None
 def _start_places(model: CLIPModel, shape: ClipShape) -> None:
     """Let the vision tower know from the start where a patch is.
 
-    transformers draws positions and patch projection with a deviation of .02; of 96 pixels a side a tower then learns for
-    hundreds of steps to tell places apart before it can learn a shape.
+    transformers draws positions and patch projection with a deviation of .02, and less is learnt from as many pictures
+    (docs/studies/zoo.md).
     """
     embeddings: Any = model.vision_model.embeddings
     grid = shape.image_size // shape.patch_size

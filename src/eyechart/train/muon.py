@@ -67,11 +67,6 @@ class MuonAndAdamW(Optimizer):
         self.adamw.step()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001 (torch's signature)
-        """Forget the gradients of all parameters."""
-        self.muon.zero_grad(set_to_none)
-        self.adamw.zero_grad(set_to_none)
-
     def state_dict(self) -> dict[str, Any]:
         """Both states by name."""
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
