@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -96,6 +96,7 @@ def views_of(processor: Any, size: tuple[int, int]) -> list[View] | None:
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("name", PROCESSORS)
 @settings(max_examples=8, deadline=None)
+@example(size=(16, 82))  # thin: the filter overshoots in two of 26 rows
 @given(
     size=st.one_of(
         st.tuples(st.integers(1, 200), st.integers(1, 200)),
