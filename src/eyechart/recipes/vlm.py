@@ -141,19 +141,17 @@ def train_vlm(
     if tower_sha256(model) != tower:
         raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
     export(model, out / name, processor)
-    write_json(
-        out / name / "training.json",
-        {
-            "rates": rates,
-            "seed": seed,
-            "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
-            "examples": {"captions": len(described), "questions": len(answered)},
-            "settings": {stage: asdict(settings) for stage, settings in stages.items()},
-            "scenes_sha256": set_hash(scenes),
-            "vision_tower_sha256": tower,
-            "seconds": round(time.monotonic() - began),
-        },
-    )
+    record = {
+        "rates": rates,
+        "seed": seed,
+        "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
+        "examples": {"captions": len(described), "questions": len(answered)},
+        "settings": {stage: asdict(settings) for stage, settings in stages.items()},
+        "scenes_sha256": set_hash(scenes),
+        "vision_tower_sha256": tower,
+        "seconds": round(time.monotonic() - began),
+    }
+    write_json(out / name / "training.json", record)
     return out / name
 
 
