@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from eyechart.train.loop import Batch, Settings, fit
-from eyechart.train.muon import MuonAndAdamW, in_block
+from eyechart.train.muon import FullMuon, MuonAndAdamW, in_block, orthogonalised
 
 
 class Net(nn.Module):
@@ -124,6 +124,52 @@ def test_a_step_of_a_matrix_is_its_gradient_with_all_singular_values_brought_nea
         turned = (left.T @ moved @ right.T).diagonal()[ahead] / (2 * rate * 0.2 * 8**0.5)
         assert (turned > 0.5).all()
         assert (turned < 1.35).all()
+
+
+SHAPES = ((6, 6), (6, 6), (12, 5), (5, 12))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), shape=st.sampled_from(SHAPES))
+def test_singular_values_go_through_the_polynomial_of_muon_and_vectors_stay(
+    seed: int, shape: tuple[int, int]
+) -> None:
+    pushes = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
+    group = FullMuon([nn.Parameter(pushes[0])]).param_groups[0]
+    a, b, c = group["ns_coefficients"]
+    for push, found in zip(pushes, orthogonalised(pushes, group), strict=True):
+        left, sizes, right = torch.linalg.svd(push.double(), full_matrices=False)
+        sizes = sizes / sizes.norm()
+        for _ in range(5):
+            sizes = a * sizes + b * sizes**3 + c * sizes**5
+        torch.testing.assert_close(found.double(), left * sizes @ right, atol=2e-5, rtol=0)
+
+
+def test_it_steps_as_the_one_in_torch_does_but_for_rounding_and_reads_its_checkpoints() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=drawn) for shape in SHAPES]
+    theirs, ours = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    torchs = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    made = FullMuon(ours, lr=0.01, weight_decay=0.1)
+    for step in range(4):
+        for one, other in zip(theirs, ours, strict=True):
+            one.grad = torch.randn(one.shape, generator=drawn)
+            other.grad = one.grad.clone()
+        torchs.step()
+        made.step()
+        if step == 1:
+            made = FullMuon(ours, lr=0.01, weight_decay=0.1)
+            made.load_state_dict(copy.deepcopy(torchs.state_dict()))
+    for one, other, began in zip(theirs, ours, start, strict=True):
+        assert (one - other).abs().max() < 0.05 * (one - began).abs().max()
+
+
+def test_a_matrix_without_a_gradient_stays() -> None:
+    still, moving = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3, 3))
+    moving.grad = torch.eye(3)
+    FullMuon([still, moving], lr=0.1).step()
+    assert torch.equal(still, torch.ones(3, 3))
+    assert not torch.equal(moving, torch.ones(3, 3))
 
 
 def test_the_rest_moves_as_under_adamw_alone() -> None:

@@ -22,7 +22,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
-from eyechart.recipes.forms import ask
+from eyechart.recipes.forms import SHARES, ask
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -78,7 +78,7 @@ LONGEST = 340
 FORM_SHARES: Mapping[str, float] = {"word": 0.5, "letter": 0.3, "number": 0.1, "mmvp": 0.1}
 """How often a question is asked in each form: half of them are answered in a word, which names what is seen."""
 
-ANSWER_WEIGHT = 10.0
+ANSWER_WEIGHT = 30.0
 """A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
 
 STARTED_ON = 1000
@@ -215,14 +215,18 @@ def captions(facts: Sequence[Facts], seed: int) -> list[Example]:
 
 def examples(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
     """Each question in several forms, its options in either order; some with the scene told instead of shown."""
-    rng = random.Random(f"forms {seed}")
-    shown = [_put(place, question, "", rng) for place, question in asked for _ in range(VARIANTS)]
-    instead = rng.sample(list(asked), round(TOLD_SHARE * len(asked)))
-    return shown + [_put(None, question, told(facts[place]), rng) for place, question in instead]
+    rng, heard = random.Random(f"forms {seed}"), random.Random(f"told forms {seed}")
+    shown = [
+        _put(place, question, "", FORM_SHARES, rng) for place, question in asked for _ in range(VARIANTS)
+    ]
+    instead = heard.sample(list(asked), round(TOLD_SHARE * len(asked)))
+    return shown + [_put(None, question, told(facts[place]), SHARES, heard) for place, question in instead]
 
 
-def _put(place: int | None, question: Question, scene: str, rng: random.Random) -> Example:
-    form = rng.choices([*FORM_SHARES], [*FORM_SHARES.values()])[0]
+def _put(
+    place: int | None, question: Question, scene: str, shares: Mapping[str, float], rng: random.Random
+) -> Example:
+    form = rng.choices([*shares], [*shares.values()])[0]
     options = question.options if rng.random() < 0.5 else question.options[::-1]
     text, answers = ask(question.text, options, form)
     answer = answers[options.index(question.truth)]
