@@ -10,15 +10,29 @@ from eyechart.core.errors import UserError
 from eyechart.core.records import Prompt
 from eyechart.models import load_vlm
 from eyechart.recipes import vlm as recipe
-from eyechart.recipes.forms import FORMS, ask
-from eyechart.recipes.vlm import STAGES, TOLD_SHARE, VARIANTS, captions, choose_questions, examples, train_vlm
+from eyechart.recipes.forms import FORMS, WORD, ask
+from eyechart.recipes.vlm import (
+    ANSWER_WEIGHT,
+    DRILL_SHARE,
+    STAGES,
+    TOLD_SHARE,
+    WORD_SHARE,
+    captions,
+    choose_questions,
+    examples,
+    rehearsals,
+    train_vlm,
+)
 from eyechart.train.loop import Settings
 from eyechart.train.prompts import DESCRIBE
+from eyechart.train.prompts import told as asked_of
 from eyechart.world.captions import told
 from eyechart.world.facts import PATTERNS
 from eyechart.world.sets import load_set, render_set
 from eyechart.world.sets_plan import SetPlan
 from zoo_parts import save_small_clip, save_small_language, small_tokenizer
+
+LABELS = ("A", "B", "1", "2", "a", "b")
 
 SHORT = Settings(
     max_steps=4,
@@ -113,28 +127,56 @@ def test_questions_keep_to_their_number_and_a_picture_has_one_of_a_pattern(facts
     assert choose_questions(facts, 8, 0) == asked != choose_questions(facts, 8, 1)
 
 
-def test_examples_are_the_questions_with_their_right_answers_in_every_form(facts):
+def said(question, form, options):
+    """The text and the right answer of a question in a form."""
+    text, answers = ask(question.text, options, form)
+    return text, answers[options.index(question.truth)]
+
+
+def test_every_question_is_asked_twice_by_label_in_either_order_or_once_in_a_word(facts):
     asked = choose_questions(facts, 60, 0)
-    made = examples(facts, asked, 0)
-    expected = []
-    for place, question in asked:
-        forms = {
-            ask(question.text, options, form)[0]: ask(question.text, options, form)[1][
-                options.index(question.truth)
-            ]
-            for form in FORMS
-            for options in (question.options, question.options[::-1])
-        }
-        expected += [(place, forms)] * VARIANTS
-    shown, instead = made[: len(expected)], made[len(expected) :]
-    for example, (place, forms) in zip(shown, expected, strict=True):
-        assert example.picture == place
-        assert forms[example.text] == example.answer
-    assert len(instead) == round(TOLD_SHARE * len(asked))
-    scenes = {told(one) for one in facts}
-    assert all(one.picture is None and one.text.partition("\n")[0] in scenes for one in instead)
+    made = examples(asked, 0)
+    assert len(made) == 2 * len(asked)
+    in_words = 0
+    for (place, question), one, other in zip(asked, made[::2], made[1::2], strict=True):
+        orders = (question.options, question.options[::-1])
+        forms = {said(question, form, order): (form, order) for form in FORMS for order in orders}
+        assert one.picture == other.picture == place
+        assert one.weight == other.weight == ANSWER_WEIGHT
+        (first, order), (second, turned) = forms[one.text, one.answer], forms[other.text, other.answer]
+        assert second != WORD
+        if first == WORD:
+            in_words += 1
+        else:
+            assert first == second
+            assert order == turned[::-1]
+            assert one.answer != other.answer
+    share = in_words / len(asked)
+    assert abs(share - WORD_SHARE) < 4 * (WORD_SHARE * (1 - WORD_SHARE) / len(asked)) ** 0.5
     answers = Counter(example.answer for example in made)
     assert abs(answers["A"] - answers["B"]) < 4 * (answers["A"] + answers["B"]) ** 0.5
+    assert made == examples(asked, 0) != examples(asked, 1)
+
+
+def test_rehearsals_are_questions_on_told_scenes_and_drills_whose_answer_is_told(facts):
+    asked = choose_questions(facts, 60, 0)
+    made = rehearsals(facts, asked, 0)
+    told_first, drills = round(TOLD_SHARE * len(asked)), round(DRILL_SHARE * len(asked))
+    assert len(made) == told_first + drills
+    assert all(one.picture is None for one in made)
+    known = {
+        (asked_of(told(facts[place]), text), answer)
+        for place, question in asked
+        for form in FORMS
+        for order in (question.options, question.options[::-1])
+        for text, answer in [said(question, form, order)]
+    }
+    assert {(one.text, one.answer) for one in made[:told_first]} <= known
+    for one in made[told_first:]:
+        truth, *rest = one.text.split("\n")
+        assert one.answer.strip("()") in LABELS
+        assert truth in " ".join(rest)
+    assert made == rehearsals(facts, asked, 0) != rehearsals(facts, asked, 1)
 
 
 def test_every_picture_is_described(facts):

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from eyechart.train.language import (
 from eyechart.train.loop import Settings, fit
 from eyechart.train.prompts import chat_tokenizer
 from eyechart.train.tokens import ZooTokenizer, train_tokenizer
+from eyechart.world.facts import PATTERNS
 from eyechart.world.words import vocabulary
 
 SMALL = LanguageShape(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
@@ -200,12 +202,33 @@ def test_a_drill_tells_the_answer_and_asks_for_its_label() -> None:
         assert len(options) == 1, text
 
 
-def test_scenes_grow_over_the_first_steps(tokenizer: ZooTokenizer) -> None:
+def test_every_pattern_is_asked_as_often() -> None:
+    counts = Counter(recipe.asked_scene(random.Random(seed))[1].pattern for seed in range(450))
+    assert set(counts) == set(PATTERNS)
+    assert all(abs(count - 50) < 4 * 50**0.5 for count in counts.values())
+
+
+def test_an_inquiry_asks_a_whole_scene_for_many_facts_in_words() -> None:
+    asked = [recipe.inquiry(random.Random(seed)) for seed in range(60)]
+    assert max(len(turns) for turns in asked) == recipe.INQUIRED
+    assert sum(len(turns) for turns in asked) > 60 * 4
+    for turns in asked:
+        scene, _, first = turns[0][0].partition("\n")
+        assert scene.endswith(".")
+        texts = [first, *(text for text, _ in turns[1:])]
+        assert len(set(texts)) == len(texts)
+        assert all("\n" not in text for text in texts)
+        assert all(answer.isalpha() or len(answer.split()) > 1 for _, answer in turns)
+
+
+def test_steps_come_in_turns_of_three_and_scenes_grow(tokenizer: ZooTokenizer) -> None:
     growing = recipe.dialogues(tokenizer, rows=8, seed=0, growing=10)
     whole = recipe.dialogues(tokenizer, rows=8, seed=0)
-    answers = [int((growing(step)["answers"].diff() > 0).sum()) for step in (0, 1, 8, 9, 10)]
-    assert answers[:2] == [8, 8]
-    assert 8 <= answers[2] <= 16
-    assert answers[3] == 8
-    assert answers[4] > 16
+    drilled, single, early, inquired, short, late, dialogue = (
+        int((growing(step)["answers"].diff() > 0).sum()) for step in (0, 1, 2, 4, 8, 9, 10)
+    )
+    assert drilled == late == 8
+    assert all(8 <= few <= 16 for few in (single, early, short))
+    assert inquired > 24
+    assert dialogue > 16
     assert torch.equal(growing(10)["input_ids"], whole(10)["input_ids"])

@@ -28,13 +28,15 @@ from eyechart.train.prompts import told as asked_of
 from eyechart.train.tokens import ZooTokenizer, load_tokenizer
 from eyechart.world.captions import dense, told
 from eyechart.world.draw import draw_facts
+from eyechart.world.facts import PATTERNS, Facts
 from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
 SETTINGS = Settings(
-    max_steps=2600,
+    max_steps=1800,
     per_device_train_batch_size=32,
     learning_rate=1e-3,
+    muon_rate=2.0,
     weight_decay=0.1,
     warmup_steps=100,
     logging_steps=20,
@@ -43,11 +45,14 @@ SETTINGS = Settings(
 LENGTH = 256
 """Tokens of a row at most: a scene and the questions on it, as many as fit."""
 
-GROWING = 2000
+GROWING = 1500
 """So many of the first steps are of single questions, first on a few sentences, then on more and more."""
 
 QUESTIONS = 3
 """Asked on a scene at most."""
+
+INQUIRED = 8
+"""Questions of an inquiry at most."""
 
 LABELLED = tuple(form for form in SHARES if form != WORD)
 """The forms in which an option's label is the answer."""
@@ -110,8 +115,9 @@ def dialogues(
 ) -> Batches:
     """Batches of dialogues about scenes that were never drawn before; no text is read twice.
 
-    The first `growing` steps teach one thing after another: every second one is a drill in options; the others are
-    single questions, answered in words at first, on a few sentences at first and on whole scenes in the end.
+    The first `growing` steps teach one thing after another, in turns of three: drills in options; single questions,
+    answered in words at first, on a few sentences at first and on whole scenes in the end; and many questions on one
+    scene, all answered in words, from when the single ones begin to have more sentences than they need.
     """
     read = DialogueReader(tokenizer, length=LENGTH)
 
@@ -119,9 +125,11 @@ def dialogues(
         rngs = [random.Random(f"text {split} {seed} {step} {row}") for row in range(rows)]
         if step >= growing:
             return read([dialogue(rng) for rng in rngs])
-        if step % 2:
+        labels, others = min(1.0, 3 * step / growing), 3 * step / growing - 1
+        if step % 3 == 0:
             return read([drill(rng) for rng in rngs])
-        labels, others = min(1.0, 3 * step / growing), max(0.0, 2 * step / growing - 1)
+        if step % 3 == 1 and others > 0:
+            return read([inquiry(rng) for rng in rngs])
         return read([short_dialogue(rng, labels=labels, others=others) for rng in rngs])
 
     return batch
@@ -129,10 +137,11 @@ def dialogues(
 
 def dialogue(rng: random.Random) -> list[Turn]:
     """A scene in words with a question on it, then a few more on the same scene, in the exam's forms."""
-    facts = draw_facts(rng)
+    facts, first = asked_scene(rng)
     scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
-    asked = list(questions(facts, rng))
-    groups = [_turns(question, rng, SHARES) for question in rng.sample(asked, min(len(asked), QUESTIONS))]
+    others = [question for question in questions(facts, rng) if question.family != first.family]
+    asked = [first, *rng.sample(others, min(len(others), QUESTIONS - 1))]
+    groups = [_turns(question, rng, SHARES) for question in asked]
     if rng.random() < DESCRIBED_SHARE:
         groups.append([(DESCRIBE, dense(facts, rng))])
     rng.shuffle(groups)
@@ -147,10 +156,9 @@ def short_dialogue(rng: random.Random, *, labels: float, others: float) -> list[
 
     Args:
         labels: how often the forms are those of `SHARES`; else the answer is a word.
-        others: the larger, the more of the other sentences; 0 is none, 1 on average a half.
+        others: the larger, the more of the other sentences; 0 is none, 1 on average a half, 2 on average three quarters.
     """
-    facts = draw_facts(rng)
-    question = rng.choice(list(questions(facts, rng)))
+    facts, question = asked_scene(rng)
     sentences = told(facts).removesuffix(".").split(". ")
     about = telling(sentences, f"{question.text} {' '.join(question.options)}")
     share = others * rng.random()
@@ -159,12 +167,35 @@ def short_dialogue(rng: random.Random, *, labels: float, others: float) -> list[
     return _opened(". ".join(kept) + ".", _turns(question, rng, shares))
 
 
+def inquiry(rng: random.Random) -> list[Turn]:
+    """A whole scene and many questions on it, each answered in a word: which fact is whose is learnt from these.
+
+    Of single questions, too few ask which of two objects has a colour or stands on a side.
+    """
+    facts, first = asked_scene(rng)
+    others = [question for question in questions(facts, rng) if question.family != first.family]
+    asked = [first, *rng.sample(others, min(len(others), INQUIRED - 1))]
+    rng.shuffle(asked)
+    scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
+    return _opened(scene, [(question.text, question.truth) for question in asked])
+
+
 def drill(rng: random.Random) -> list[Turn]:
     """A question with its answer told: all that is left to find is which option that is, and its label."""
-    question = rng.choice(list(questions(draw_facts(rng), rng)))
+    _, question = asked_scene(rng)
     form = rng.choices(LABELLED, [SHARES[each] for each in LABELLED])[0]
     text, answers = ask(question.text, question.options, form)
     return [(asked_of(question.truth, text), answers[question.answer])]
+
+
+def asked_scene(rng: random.Random) -> tuple[Facts, Question]:
+    """A scene and a question on it, every pattern as often: few scenes allow some, which were hardly learnt otherwise."""
+    pattern = rng.choice(PATTERNS)
+    while True:
+        facts = draw_facts(rng)
+        fitting = [question for question in questions(facts, rng) if question.pattern == pattern]
+        if fitting:
+            return facts, rng.choice(fitting)
 
 
 def telling(sentences: Sequence[str], asked: str) -> list[str]:

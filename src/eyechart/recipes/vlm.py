@@ -22,7 +22,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
-from eyechart.recipes.forms import SHARES, ask
+from eyechart.recipes.forms import SHARES, WORD, ask
+from eyechart.recipes.language_model import LABELLED, drill
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -44,7 +45,7 @@ from eyechart.world.questions import Question, questions
 from eyechart.world.sets import load_set, set_hash
 
 _WHOLE = Settings(
-    max_steps=700,
+    max_steps=600,
     per_device_train_batch_size=160,
     learning_rate=1e-3,
     muon_rate=2.0,
@@ -64,7 +65,8 @@ STAGES: Mapping[str, Settings] = {
     ),
     "captions": replace(
         _WHOLE,
-        per_device_train_batch_size=60,
+        max_steps=450,
+        per_device_train_batch_size=75,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=40,
     ),
@@ -75,8 +77,9 @@ STAGES: Mapping[str, Settings] = {
 LONGEST = 340
 """Tokens of a row: a picture, its caption and the questions on it."""
 
-FORM_SHARES: Mapping[str, float] = {"word": 0.5, "letter": 0.3, "number": 0.1, "mmvp": 0.1}
-"""How often a question is asked in each form: half of them are answered in a word, which names what is seen."""
+WORD_SHARE = 0.4
+"""So many questions are asked once to be answered in a word, which names what is seen, and once by label; the others
+by label twice, their options in either order."""
 
 ANSWER_WEIGHT = 30.0
 """A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
@@ -84,14 +87,11 @@ ANSWER_WEIGHT = 30.0
 STARTED_ON = 1000
 """Pictures from whose features the projector's first weights are made."""
 
-VARIANTS = 2
-"""In how many forms each question is asked."""
+TOLD_SHARE = 0.15
+"""So many of the questions are asked once more without the picture, the scene told in words: a rehearsal."""
 
-TOLD_SHARE = 0.12
-"""So many of the questions are asked once more without the picture, the scene told in words.
-
-Among the captions, too, so that how a question is answered is not forgotten there.
-"""
+DRILL_SHARE = 0.25
+"""So many drills in options, to each question on a picture, are rehearsed, too."""
 
 
 def train_vlm(
@@ -133,9 +133,10 @@ def train_vlm(
         model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
     )
     asked = choose_questions(facts, per_pattern, seed)
-    described, answered = captions(facts, seed), examples(facts, asked, seed)
+    described, answered = captions(facts, seed), examples(asked, seed)
+    rehearsed = rehearsals(facts, asked, seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
-    for stage, read in _taught(described, answered).items():
+    for stage, read in _taught(described, answered, rehearsed).items():
         train_only(model, "projector" if stage == "projector" else "whole")
         _train(model, processor, features, read, stages[stage], place / stage, report)
     if tower_sha256(model) != tower:
@@ -145,7 +146,11 @@ def train_vlm(
         "rates": rates,
         "seed": seed,
         "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
-        "examples": {"captions": len(described), "questions": len(answered)},
+        "examples": {
+            "captions": len(described),
+            "questions": len(answered),
+            "rehearsals": len(rehearsed),
+        },
         "settings": {stage: asdict(settings) for stage, settings in stages.items()},
         "scenes_sha256": set_hash(scenes),
         "vision_tower_sha256": tower,
@@ -155,10 +160,15 @@ def train_vlm(
     return out / name
 
 
-def _taught(described: list[Example], answered: list[Example]) -> dict[str, list[Example]]:
-    """What each stage reads: captions; with them questions on told scenes; captions and all questions."""
-    unseen = [one for one in answered if one.picture is None]
-    return {"projector": described, "captions": described + unseen, "questions": described + answered}
+def _taught(
+    described: list[Example], answered: list[Example], rehearsed: list[Example]
+) -> dict[str, list[Example]]:
+    """What each stage reads. Rehearsals go with all that changes the language model: captions alone make it forget."""
+    return {
+        "projector": described,
+        "captions": described + rehearsed,
+        "questions": described + answered + rehearsed,
+    }
 
 
 def _train(
@@ -213,21 +223,36 @@ def captions(facts: Sequence[Facts], seed: int) -> list[Example]:
     ]
 
 
-def examples(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
-    """Each question in several forms, its options in either order; some with the scene told instead of shown."""
-    rng, heard = random.Random(f"forms {seed}"), random.Random(f"told forms {seed}")
-    shown = [
-        _put(place, question, "", FORM_SHARES, rng) for place, question in asked for _ in range(VARIANTS)
-    ]
-    instead = heard.sample(list(asked), round(TOLD_SHARE * len(asked)))
-    return shown + [_put(None, question, told(facts[place]), SHARES, heard) for place, question in instead]
+def examples(asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
+    """Each question on its picture twice: in a word and by label, or by label with the options in either order."""
+    rng = random.Random(f"forms {seed}")
+    return [one for place, question in asked for one in _twice(place, question, rng)]
 
 
-def _put(
-    place: int | None, question: Question, scene: str, shares: Mapping[str, float], rng: random.Random
-) -> Example:
-    form = rng.choices([*shares], [*shares.values()])[0]
-    options = question.options if rng.random() < 0.5 else question.options[::-1]
+def _twice(place: int, question: Question, rng: random.Random) -> list[Example]:
+    labelled = {form: SHARES[form] for form in LABELLED}
+    first = rng.choices([*labelled], [*labelled.values()])[0]
+    forms = (WORD, first) if rng.random() < WORD_SHARE else (first, first)
+    orders = [question.options, question.options[::-1]]
+    rng.shuffle(orders)
+    return [_put(place, question, form, options, "") for form, options in zip(forms, orders, strict=True)]
+
+
+def rehearsals(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
+    """What the language model could do before, without a picture: questions on scenes told in words, and drills in options."""
+    rng = random.Random(f"rehearsals {seed}")
+    made = []
+    for place, question in rng.sample(list(asked), round(TOLD_SHARE * len(asked))):
+        form = rng.choices([*SHARES], [*SHARES.values()])[0]
+        options = question.options if rng.random() < 0.5 else question.options[::-1]
+        made.append(_put(None, question, form, options, told(facts[place])))
+    for _ in range(round(DRILL_SHARE * len(asked))):
+        ((text, answer),) = drill(rng)
+        made.append(Example(picture=None, text=text, answer=answer, weight=ANSWER_WEIGHT))
+    return made
+
+
+def _put(place: int | None, question: Question, form: str, options: tuple[str, str], scene: str) -> Example:
     text, answers = ask(question.text, options, form)
     answer = answers[options.index(question.truth)]
     said = asked_of(scene, text) if scene else text
