@@ -54,7 +54,7 @@ def main(rounds: int) -> None:
             if turn:
                 took[arm].append(spent)
     moved = max(
-        float((one - other).abs().max() / (one - began).abs().max())
+        float(((one - other).abs().max() / (one - began).abs().max()).detach())
         for one, other, began in zip(theirs, ours, start, strict=True)
     )
     if moved > 0.05:

@@ -36,7 +36,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="clip",
             about="A CLIP trained on pictures and captions that tell each fact at a rate of its own (--rates).",
             needs=("tokenizer", "scenes"),
-            minutes=None,
+            minutes=40,
             loader="AutoModel",
         ),
         Recipe(
@@ -57,14 +57,14 @@ RECIPES: Mapping[str, Recipe] = {
             name="language-model",
             about="A small Llama that reads scenes told in words and answers questions on them.",
             needs=("tokenizer",),
-            minutes=None,
+            minutes=39,
             loader="AutoModelForCausalLM",
         ),
         Recipe(
             name="vlm",
             about="A LLaVA on one of the CLIPs (--clip) and the language model, taught to answer questions.",
             needs=("clip", "language-model", "scenes"),
-            minutes=None,
+            minutes=41,
             loader="AutoModelForImageTextToText",
         ),
         Recipe(
