@@ -64,7 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="vlm",
             about="A LLaVA on one of the CLIPs (--clip) and the language model, taught to answer questions.",
             needs=("clip", "language-model", "scenes"),
-            minutes=41,
+            minutes=44,
             loader="AutoModelForImageTextToText",
         ),
         Recipe(
