@@ -1,5 +1,6 @@
 """How the zoo's models are asked: the exam's own prompt templates, and the bare question answered in a word."""
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,14 @@ FORMS = (*TEMPLATES, WORD)
 
 SHARES: Mapping[str, float] = {"letter": 0.55, "word": 0.25, "number": 0.1, "mmvp": 0.1}
 """How often the language model is trained on each form."""
+
+LABEL_SHARES: Mapping[str, float] = {form: share for form, share in SHARES.items() if form != WORD}
+"""The same of the forms in which an option's label is the answer."""
+
+
+def draw_form(rng: random.Random, shares: Mapping[str, float] = SHARES) -> str:
+    """A form by how often each is wanted."""
+    return rng.choices([*shares], [*shares.values()])[0]
 
 
 def ask(text: str, options: Sequence[str], form: str) -> tuple[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eyechart.core.devices import seeded
 from eyechart.core.images import sha256_of
-from eyechart.recipes.forms import SHARES, WORD, ask
+from eyechart.recipes.forms import LABEL_SHARES, SHARES, WORD, ask, draw_form
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.language import (
     DialogueReader,
@@ -46,16 +46,13 @@ LENGTH = 256
 """Tokens of a row at most: a scene and the questions on it, as many as fit."""
 
 GROWING = 1500
-"""So many of the first steps are of single questions, first on a few sentences, then on more and more."""
+"""So many of the first steps are lessons, on a few sentences at first and then on more and more; the rest are dialogues."""
 
 QUESTIONS = 3
-"""Asked on a scene at most."""
+"""Asked on a scene at most in a dialogue."""
 
 INQUIRED = 8
-"""Questions of an inquiry at most."""
-
-LABELLED = tuple(form for form in SHARES if form != WORD)
-"""The forms in which an option's label is the answer."""
+"""Asked on a scene at most in an inquiry."""
 
 TOLD_SHARE = 0.6
 """How often the scene is told in the plain sentences of the control; else in a dense caption."""
@@ -138,14 +135,30 @@ def dialogues(
 def dialogue(rng: random.Random) -> list[Turn]:
     """A scene in words with a question on it, then a few more on the same scene, in the exam's forms."""
     facts, first = asked_scene(rng)
-    scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
-    others = [question for question in questions(facts, rng) if question.family != first.family]
-    asked = [first, *rng.sample(others, min(len(others), QUESTIONS - 1))]
-    groups = [_turns(question, rng, SHARES) for question in asked]
+    scene = _in_words(facts, rng)
+    groups = [_turns(question, rng, SHARES) for question in _and_others(first, facts, QUESTIONS, rng)]
     if rng.random() < DESCRIBED_SHARE:
         groups.append([(DESCRIBE, dense(facts, rng))])
     rng.shuffle(groups)
     return _opened(scene, [turn for group in groups for turn in group])
+
+
+def inquiry(rng: random.Random) -> list[Turn]:
+    """A whole scene in words and many questions on it, each answered in a word: more answers for as much reading."""
+    facts, first = asked_scene(rng)
+    asked = _and_others(first, facts, INQUIRED, rng)
+    rng.shuffle(asked)
+    return _opened(_in_words(facts, rng), [(question.text, question.truth) for question in asked])
+
+
+def _in_words(facts: Facts, rng: random.Random) -> str:
+    return told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
+
+
+def _and_others(first: Question, facts: Facts, most: int, rng: random.Random) -> list[Question]:
+    """The question and others on the same scene, so many at most in all."""
+    others = [question for question in questions(facts, rng) if question.family != first.family]
+    return [first, *rng.sample(others, min(len(others), most - 1))]
 
 
 def short_dialogue(rng: random.Random, *, labels: float, others: float) -> list[Turn]:
@@ -167,29 +180,16 @@ def short_dialogue(rng: random.Random, *, labels: float, others: float) -> list[
     return _opened(". ".join(kept) + ".", _turns(question, rng, shares))
 
 
-def inquiry(rng: random.Random) -> list[Turn]:
-    """A whole scene and many questions on it, each answered in a word: which fact is whose is learnt from these.
-
-    Of single questions, too few ask which of two objects has a colour or stands on a side.
-    """
-    facts, first = asked_scene(rng)
-    others = [question for question in questions(facts, rng) if question.family != first.family]
-    asked = [first, *rng.sample(others, min(len(others), INQUIRED - 1))]
-    rng.shuffle(asked)
-    scene = told(facts) if rng.random() < TOLD_SHARE else dense(facts, rng)
-    return _opened(scene, [(question.text, question.truth) for question in asked])
-
-
 def drill(rng: random.Random) -> list[Turn]:
     """A question with its answer told: all that is left to find is which option that is, and its label."""
     _, question = asked_scene(rng)
-    form = rng.choices(LABELLED, [SHARES[each] for each in LABELLED])[0]
+    form = draw_form(rng, LABEL_SHARES)
     text, answers = ask(question.text, question.options, form)
     return [(asked_of(question.truth, text), answers[question.answer])]
 
 
 def asked_scene(rng: random.Random) -> tuple[Facts, Question]:
-    """A scene and a question on it, every pattern as often: few scenes allow some, which were hardly learnt otherwise."""
+    """A scene and a question on it, every pattern as often; asked of scenes drawn freely, some would come seldom."""
     pattern = rng.choice(PATTERNS)
     while True:
         facts = draw_facts(rng)
@@ -210,7 +210,7 @@ def telling(sentences: Sequence[str], asked: str) -> list[str]:
 
 def _turns(question: Question, rng: random.Random, shares: Mapping[str, float]) -> list[Turn]:
     """A question in one of the forms; often answered in a word first where an option's label is asked for."""
-    form = rng.choices([*shares], [*shares.values()])[0]
+    form = draw_form(rng, shares)
     forms = [WORD, form] if form != WORD and rng.random() < WORD_FIRST_SHARE else [form]
     asked = [ask(question.text, question.options, each) for each in forms]
     return [(text, answers[question.answer]) for text, answers in asked]

@@ -3,8 +3,8 @@
     eyechart train vlm
 
 Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions first, until
-they are read off the picture, then on about 5,000 questions of each pattern and the captions again. Questions alone did
-not teach it to look (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a
+they are read off the picture, then on about 5,000 questions of each pattern and the captions again; with both it rehearses
+what the language model could do without a picture. Questions alone did not teach it to look (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a
 fact is answered only as well as the patches happen to show it.
 """
 
@@ -22,8 +22,8 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
-from eyechart.recipes.forms import SHARES, WORD, ask
-from eyechart.recipes.language_model import LABELLED, drill
+from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
+from eyechart.recipes.language_model import drill
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -78,8 +78,10 @@ LONGEST = 340
 """Tokens of a row: a picture, its caption and the questions on it."""
 
 WORD_SHARE = 0.4
-"""So many questions are asked once to be answered in a word, which names what is seen, and once by label; the others
-by label twice, their options in either order."""
+"""So many questions are asked once in a word, which names what is seen, and once by label.
+
+The others are asked by label twice, their options in either order.
+"""
 
 ANSWER_WEIGHT = 30.0
 """A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
@@ -133,10 +135,9 @@ def train_vlm(
         model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
     )
     asked = choose_questions(facts, per_pattern, seed)
-    described, answered = captions(facts, seed), examples(asked, seed)
-    rehearsed = rehearsals(facts, asked, seed)
+    taught = _taught(facts, asked, seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
-    for stage, read in _taught(described, answered, rehearsed).items():
+    for stage, read in taught.items():
         train_only(model, "projector" if stage == "projector" else "whole")
         _train(model, processor, features, read, stages[stage], place / stage, report)
     if tower_sha256(model) != tower:
@@ -146,11 +147,7 @@ def train_vlm(
         "rates": rates,
         "seed": seed,
         "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
-        "examples": {
-            "captions": len(described),
-            "questions": len(answered),
-            "rehearsals": len(rehearsed),
-        },
+        "examples": {stage: len(read) for stage, read in taught.items()},
         "settings": {stage: asdict(settings) for stage, settings in stages.items()},
         "scenes_sha256": set_hash(scenes),
         "vision_tower_sha256": tower,
@@ -161,13 +158,14 @@ def train_vlm(
 
 
 def _taught(
-    described: list[Example], answered: list[Example], rehearsed: list[Example]
+    facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int
 ) -> dict[str, list[Example]]:
-    """What each stage reads. Rehearsals go with all that changes the language model: captions alone make it forget."""
+    """What each stage reads. Rehearsals go with all that changes the language model, which captions make forget."""
+    described, rehearsed = captions(facts, seed), rehearsals(facts, asked, seed)
     return {
         "projector": described,
         "captions": described + rehearsed,
-        "questions": described + answered + rehearsed,
+        "questions": described + examples(asked, seed) + rehearsed,
     }
 
 
@@ -230,9 +228,8 @@ def examples(asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
 
 
 def _twice(place: int, question: Question, rng: random.Random) -> list[Example]:
-    labelled = {form: SHARES[form] for form in LABELLED}
-    first = rng.choices([*labelled], [*labelled.values()])[0]
-    forms = (WORD, first) if rng.random() < WORD_SHARE else (first, first)
+    label = draw_form(rng, LABEL_SHARES)
+    forms = (WORD, label) if rng.random() < WORD_SHARE else (label, label)
     orders = [question.options, question.options[::-1]]
     rng.shuffle(orders)
     return [_put(place, question, form, options, "") for form, options in zip(forms, orders, strict=True)]
@@ -243,7 +240,7 @@ def rehearsals(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], se
     rng = random.Random(f"rehearsals {seed}")
     made = []
     for place, question in rng.sample(list(asked), round(TOLD_SHARE * len(asked))):
-        form = rng.choices([*SHARES], [*SHARES.values()])[0]
+        form = draw_form(rng)
         options = question.options if rng.random() < 0.5 else question.options[::-1]
         made.append(_put(None, question, form, options, told(facts[place])))
     for _ in range(round(DRILL_SHARE * len(asked))):

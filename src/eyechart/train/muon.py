@@ -16,7 +16,10 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 class FullMuon(Muon):
-    """`torch.optim.Muon` with momentum after Nesterov, its steps in the precision of the weights."""
+    """`torch.optim.Muon` with Nesterov momentum and steps as large as AdamW's, in the precision of the weights."""
+
+    def __init__(self, params: Any, *, lr: float = 1e-3, weight_decay: float = 0.1) -> None:
+        super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -29,15 +32,18 @@ class FullMuon(Muon):
                     by_shape.setdefault(value.shape, []).append(value)
             for shape, values in by_shape.items():
                 turned = orthogonalised(torch.stack([self._pushed(value, group) for value in values]), group)
-                size = -group["lr"] * 0.2 * max(shape) ** 0.5
-                torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(values, list(turned.unbind()), alpha=size)
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                for value, push in zip(values, turned, strict=True):
+                    value.mul_(1 - group["lr"] * group["weight_decay"]).sub_(push, alpha=size)
         return loss
 
     def _pushed(self, value: Tensor, group: dict[str, Any]) -> Tensor:
         """The gradient with its momentum, which is brought forward."""
-        held = self.state[value].setdefault("momentum_buffer", torch.zeros_like(value))
         assert value.grad is not None
+        known = self.state[value]
+        if "momentum_buffer" not in known:
+            known["momentum_buffer"] = torch.zeros_like(value)
+        held: Tensor = known["momentum_buffer"]
         held.lerp_(value.grad, 1 - group["momentum"])
         return value.grad.lerp(held, group["momentum"])
 
