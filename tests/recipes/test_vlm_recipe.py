@@ -1,28 +1,31 @@
 """The VLM's recipe from scenes to checkpoint, at a small size: what is asked, what is stored, and that it can be resumed."""
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from eyechart.core.errors import UserError
-from eyechart.core.records import Prompt
+from eyechart.core.records import Item, Prompt
 from eyechart.models import load_vlm
 from eyechart.recipes import vlm as recipe
-from eyechart.recipes.forms import FORMS, WORD, ask
+from eyechart.recipes.forms import FORMS, LABEL_SHARES, ask
 from eyechart.recipes.vlm import (
     ANSWER_WEIGHT,
+    CAPTION_SHARE,
     DRILL_SHARE,
     STAGES,
     TOLD_SHARE,
-    WORD_SHARE,
     captions,
     choose_questions,
     examples,
     rehearsals,
     train_vlm,
 )
+from eyechart.score import build_prompt, grade_reply
 from eyechart.train.loop import Settings
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
@@ -127,56 +130,75 @@ def test_questions_keep_to_their_number_and_a_picture_has_one_of_a_pattern(facts
     assert choose_questions(facts, 8, 0) == asked != choose_questions(facts, 8, 1)
 
 
-def said(question, form, options):
-    """The text and the right answer of a question in a form."""
-    text, answers = ask(question.text, options, form)
-    return text, answers[options.index(question.truth)]
-
-
-def test_every_question_is_asked_twice_by_label_in_either_order_or_once_in_a_word(facts):
+def test_every_question_is_asked_on_its_picture_and_answered_in_a_word(facts):
     asked = choose_questions(facts, 60, 0)
-    made = examples(asked, 0)
-    assert len(made) == 2 * len(asked)
-    in_words = 0
-    for (place, question), one, other in zip(asked, made[::2], made[1::2], strict=True):
-        orders = (question.options, question.options[::-1])
-        forms = {said(question, form, order): (form, order) for form in FORMS for order in orders}
-        assert one.picture == other.picture == place
-        assert one.weight == other.weight == ANSWER_WEIGHT
-        (first, order), (second, turned) = forms[one.text, one.answer], forms[other.text, other.answer]
-        assert second != WORD
-        if first == WORD:
-            in_words += 1
-        else:
-            assert first == second
-            assert order == turned[::-1]
-            assert one.answer != other.answer
-    share = in_words / len(asked)
-    assert abs(share - WORD_SHARE) < 4 * (WORD_SHARE * (1 - WORD_SHARE) / len(asked)) ** 0.5
-    answers = Counter(example.answer for example in made)
-    assert abs(answers["A"] - answers["B"]) < 4 * (answers["A"] + answers["B"]) ** 0.5
-    assert made == examples(asked, 0) != examples(asked, 1)
+    made = examples(asked, 0, labels=False)
+    for (place, question), one in zip(asked, made, strict=True):
+        assert (one.picture, one.text, one.answer) == (place, question.text, question.truth)
+        assert one.weight == ANSWER_WEIGHT
 
 
-def test_rehearsals_are_questions_on_told_scenes_and_drills_whose_answer_is_told(facts):
+def test_by_label_it_is_answered_by_the_right_option_and_its_label(facts):
     asked = choose_questions(facts, 60, 0)
-    made = rehearsals(facts, asked, 0)
+    made = examples(asked, 0, labels=True)
+    seen = Counter()
+    for (_, question), one in zip(asked, made, strict=True):
+        forms = {ask(question.text, question.options, form)[0]: form for form in LABEL_SHARES}
+        named = re.fullmatch(r"(.+) \(([AB12ab])\)", one.answer)
+        assert named is not None
+        assert named[1] == question.truth
+        answers = ask(question.text, question.options, forms[one.text])[1]
+        assert named[2] == answers[question.answer].strip("()")
+        assert reads(question, forms[one.text], one.answer) == question.answer
+        seen[named[2]] += 1
+    assert abs(seen["A"] - seen["B"]) < 4 * (seen["A"] + seen["B"]) ** 0.5
+    assert made == examples(asked, 0, labels=True) != examples(asked, 1, labels=True)
+
+
+def reads(question, form, reply):
+    """The option that the exam's own reader finds in a reply."""
+    item = Item(
+        id="", pair_id="", question=question.text, options=question.options, answer=question.answer,
+        image=Path(), image_sha256="",
+    )  # fmt: skip
+    return grade_reply(item, reply, build_prompt(item, form).labels).choice
+
+
+def test_stages_go_from_captions_to_words_to_labels(facts):
+    asked = choose_questions(facts, 60, 0)
+    taught = recipe._taught(facts, asked, 0)
+    assert list(taught) == list(STAGES)
+    described = {stage: sum(one.text == DESCRIBE for one in read) for stage, read in taught.items()}
+    some = round(CAPTION_SHARE * len(facts))
+    assert described == {"projector": 60, "captions": 60, "words": some, "labels": some}
+    on_pictures = {
+        stage: [one for one in read if one.picture is not None and one.text != DESCRIBE]
+        for stage, read in taught.items()
+    }
+    assert on_pictures["projector"] == on_pictures["captions"] == []
+    assert on_pictures["words"] == examples(asked, 0, labels=False)
+    assert on_pictures["labels"] == on_pictures["words"] + examples(asked, 0, labels=True)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rehearsals_are_questions_on_told_scenes_and_drills_whose_answer_is_told(facts, named):
+    asked = choose_questions(facts, 60, 0)
+    made = rehearsals(facts, asked, 0, named=named)
     told_first, drills = round(TOLD_SHARE * len(asked)), round(DRILL_SHARE * len(asked))
     assert len(made) == told_first + drills
     assert all(one.picture is None for one in made)
     known = {
-        (asked_of(told(facts[place]), text), answer)
+        asked_of(told(facts[place]), ask(question.text, question.options, form)[0])
         for place, question in asked
         for form in FORMS
-        for order in (question.options, question.options[::-1])
-        for text, answer in [said(question, form, order)]
     }
-    assert {(one.text, one.answer) for one in made[:told_first]} <= known
+    assert {one.text for one in made[:told_first]} <= known
     for one in made[told_first:]:
         truth, *rest = one.text.split("\n")
-        assert one.answer.strip("()") in LABELS
+        label = one.answer.removeprefix(f"{truth} ") if named else one.answer
+        assert label.strip("()") in LABELS
         assert truth in " ".join(rest)
-    assert made == rehearsals(facts, asked, 0) != rehearsals(facts, asked, 1)
+    assert made == rehearsals(facts, asked, 0, named=named) != rehearsals(facts, asked, 1, named=named)
 
 
 def test_every_picture_is_described(facts):

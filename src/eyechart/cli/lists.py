@@ -56,7 +56,7 @@ def list_recipes(*, json: Json = False) -> None:
         return
     told = {}
     for recipe in RECIPES.values():
-        time = "" if recipe.minutes is None else f" About {recipe.minutes} min on two cores."
+        time = "" if recipe.minutes is None else f" About {recipe.minutes} min on one core."
         told[recipe.name] = f"{recipe.about} Needs: {', '.join(recipe.needs) or 'nothing'}.{time}"
     _show({"recipes": told}, json=False, empty={})
 

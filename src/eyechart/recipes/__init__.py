@@ -16,7 +16,7 @@ class Recipe:
     """Recipes that must have been run into the same folder, and the sets of scenes, rendered where there are none."""
 
     minutes: int | None
-    """About so many on two cores that do nothing else, without rendering; None where it was not measured."""
+    """About so many on one core, another training on the other, without rendering; None where it was not measured."""
 
     loader: str | None
     """The class of transformers that loads what it writes; None where it writes no one model."""
@@ -43,14 +43,14 @@ RECIPES: Mapping[str, Recipe] = {
             name="masked",
             about="A masked autoencoder (MAE): a vision-only encoder trained by painting in hidden patches.",
             needs=("scenes",),
-            minutes=28,
+            minutes=39,
             loader="AutoModel",
         ),
         Recipe(
             name="two-view",
             about="A vision-only encoder trained to tell scenes apart that differ in a single fact.",
             needs=("families",),
-            minutes=19,
+            minutes=35,
             loader="AutoModel",
         ),
         Recipe(
@@ -64,7 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="vlm",
             about="A LLaVA on one of the CLIPs (--clip) and the language model, taught to answer questions.",
             needs=("clip", "language-model", "scenes"),
-            minutes=44,
+            minutes=58,
             loader="AutoModelForImageTextToText",
         ),
         Recipe(

@@ -70,7 +70,7 @@ def examine(
     template: str = "letter",
     limit: int | None = None,
     batch: int = 64,
-    max_new_tokens: int = 4,
+    max_new_tokens: int = 8,
     report: Report | None = None,
 ) -> Examined:
     """Put every question of a benchmark to a VLM and score the replies.

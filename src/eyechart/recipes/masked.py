@@ -13,10 +13,10 @@ from eyechart.world.sets import load_set, set_hash
 SHAPE = TowerShape()
 AGAINST = MaskedSettings()
 SETTINGS = Settings(
-    max_steps=4000,
+    max_steps=3400,
     per_device_train_batch_size=128,
-    learning_rate=1.5e-3,
-    adam_beta2=0.95,
+    learning_rate=1e-3,
+    muon_rate=2.0,
     warmup_steps=100,
     save_steps=200,
 )

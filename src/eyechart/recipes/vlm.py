@@ -2,10 +2,12 @@
 
     eyechart train vlm
 
-Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions first, until
-they are read off the picture, then on about 5,000 questions of each pattern and the captions again; with both it rehearses
-what the language model could do without a picture. Questions alone did not teach it to look (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a
-fact is answered only as well as the patches happen to show it.
+Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions, until they
+are read off the picture; then on about 5,000 questions of each pattern, answered in a word; then on the same with
+labelled options, too, answered by the option and its label. With all of them it rehearses what the language model could
+do without a picture. Questions alone did not teach it to look, and labels alone not to say what it sees
+(docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
+as well as the patches happen to show it.
 """
 
 import random
@@ -23,7 +25,7 @@ from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
-from eyechart.recipes.language_model import drill
+from eyechart.recipes.language_model import asked_scene
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -45,8 +47,8 @@ from eyechart.world.questions import Question, questions
 from eyechart.world.sets import load_set, set_hash
 
 _WHOLE = Settings(
-    max_steps=600,
-    per_device_train_batch_size=160,
+    max_steps=250,
+    per_device_train_batch_size=200,
     learning_rate=1e-3,
     muon_rate=2.0,
     warmup_steps=20,
@@ -70,18 +72,21 @@ STAGES: Mapping[str, Settings] = {
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=40,
     ),
-    "questions": _WHOLE,
+    "words": replace(
+        _WHOLE,
+        max_steps=600,
+        per_device_train_batch_size=240,
+        lr_scheduler_type="constant_with_warmup",
+    ),
+    "labels": _WHOLE,
 }
 """The stages in order. The batch size counts examples; those on one picture share rows."""
 
 LONGEST = 340
 """Tokens of a row: a picture, its caption and the questions on it."""
 
-WORD_SHARE = 0.4
-"""So many questions are asked once in a word, which names what is seen, and once by label.
-
-The others are asked by label twice, their options in either order.
-"""
+CAPTION_SHARE = 0.33
+"""So many of the captions are still read beside the questions."""
 
 ANSWER_WEIGHT = 30.0
 """A token of an answer to a question counts so much; a caption has many tokens, an answer few."""
@@ -89,10 +94,10 @@ ANSWER_WEIGHT = 30.0
 STARTED_ON = 1000
 """Pictures from whose features the projector's first weights are made."""
 
-TOLD_SHARE = 0.15
+TOLD_SHARE = 0.05
 """So many of the questions are asked once more without the picture, the scene told in words: a rehearsal."""
 
-DRILL_SHARE = 0.25
+DRILL_SHARE = 0.2
 """So many drills in options, to each question on a picture, are rehearsed, too."""
 
 
@@ -161,11 +166,15 @@ def _taught(
     facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int
 ) -> dict[str, list[Example]]:
     """What each stage reads. Rehearsals go with all that changes the language model, which captions make forget."""
-    described, rehearsed = captions(facts, seed), rehearsals(facts, asked, seed)
+    described = captions(facts, seed)
+    rehearsed, named = (rehearsals(facts, asked, seed, named=named) for named in (False, True))
+    some = random.Random(f"some captions {seed}").sample(described, round(CAPTION_SHARE * len(described)))
+    in_words, by_label = (examples(asked, seed, labels=labels) for labels in (False, True))
     return {
         "projector": described,
         "captions": described + rehearsed,
-        "questions": described + examples(asked, seed) + rehearsed,
+        "words": some + in_words + rehearsed,
+        "labels": some + in_words + by_label + named,
     }
 
 
@@ -221,36 +230,39 @@ def captions(facts: Sequence[Facts], seed: int) -> list[Example]:
     ]
 
 
-def examples(asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
-    """Each question on its picture twice: in a word and by label, or by label with the options in either order."""
+def examples(asked: Sequence[tuple[int, Question]], seed: int, *, labels: bool) -> list[Example]:
+    """Each question on its picture, answered in a word or, its options labelled, in that word and its label."""
     rng = random.Random(f"forms {seed}")
-    return [one for place, question in asked for one in _twice(place, question, rng)]
+    return [
+        _put(place, question, draw_form(rng, LABEL_SHARES) if labels else WORD, named=True)
+        for place, question in asked
+    ]
 
 
-def _twice(place: int, question: Question, rng: random.Random) -> list[Example]:
-    label = draw_form(rng, LABEL_SHARES)
-    forms = (WORD, label) if rng.random() < WORD_SHARE else (label, label)
-    orders = [question.options, question.options[::-1]]
-    rng.shuffle(orders)
-    return [_put(place, question, form, options, "") for form, options in zip(forms, orders, strict=True)]
+def rehearsals(
+    facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int, *, named: bool
+) -> list[Example]:
+    """What the language model could do before, without a picture: questions on scenes told in words, and drills in options.
 
-
-def rehearsals(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
-    """What the language model could do before, without a picture: questions on scenes told in words, and drills in options."""
+    Args:
+        named: replies name the option before its label, as they do on pictures.
+    """
     rng = random.Random(f"rehearsals {seed}")
-    made = []
-    for place, question in rng.sample(list(asked), round(TOLD_SHARE * len(asked))):
-        form = draw_form(rng)
-        options = question.options if rng.random() < 0.5 else question.options[::-1]
-        made.append(_put(None, question, form, options, told(facts[place])))
+    made = [
+        _put(None, question, draw_form(rng), named=named, scene=told(facts[place]))
+        for place, question in rng.sample(list(asked), round(TOLD_SHARE * len(asked)))
+    ]
     for _ in range(round(DRILL_SHARE * len(asked))):
-        ((text, answer),) = drill(rng)
-        made.append(Example(picture=None, text=text, answer=answer, weight=ANSWER_WEIGHT))
+        _, question = asked_scene(rng)
+        made.append(_put(None, question, draw_form(rng, LABEL_SHARES), named=named, scene=question.truth))
     return made
 
 
-def _put(place: int | None, question: Question, form: str, options: tuple[str, str], scene: str) -> Example:
-    text, answers = ask(question.text, options, form)
-    answer = answers[options.index(question.truth)]
+def _put(place: int | None, question: Question, form: str, *, named: bool, scene: str = "") -> Example:
+    """A question in a form; asked by label it is answered `full (A)`, or with the label alone as the form has it."""
+    text, answers = ask(question.text, question.options, form)
+    answer = answers[question.answer]
+    if named and form != WORD:
+        answer = f"{question.truth} ({answer.strip('()')})"
     said = asked_of(scene, text) if scene else text
     return Example(picture=place, text=said, answer=answer, weight=ANSWER_WEIGHT)
