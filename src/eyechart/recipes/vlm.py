@@ -4,9 +4,8 @@
 
 Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions, until they
 are read off the picture; then on about 5,000 questions of each pattern, answered in a word; then on the same with
-labelled options, too, answered by the option and its label. With all of them it rehearses what the language model could
-do without a picture. Questions alone did not teach it to look, and labels alone not to say what it sees
-(docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
+labelled options, too, answered by the option itself. With all of them it rehearses questions on scenes told in words.
+Questions alone did not teach it to look, and a label is not found for what it sees (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
 as well as the patches happen to show it.
 """
 
@@ -25,7 +24,6 @@ from eyechart.core.errors import unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
-from eyechart.recipes.language_model import asked_scene
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -78,7 +76,7 @@ STAGES: Mapping[str, Settings] = {
         per_device_train_batch_size=240,
         lr_scheduler_type="constant_with_warmup",
     ),
-    "labels": _WHOLE,
+    "options": _WHOLE,
 }
 """The stages in order. The batch size counts examples; those on one picture share rows."""
 
@@ -94,11 +92,8 @@ ANSWER_WEIGHT = 30.0
 STARTED_ON = 1000
 """Pictures from whose features the projector's first weights are made."""
 
-TOLD_SHARE = 0.05
+TOLD_SHARE = 0.15
 """So many of the questions are asked once more without the picture, the scene told in words: a rehearsal."""
-
-DRILL_SHARE = 0.2
-"""So many drills in options, to each question on a picture, are rehearsed, too."""
 
 
 def train_vlm(
@@ -166,15 +161,14 @@ def _taught(
     facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int
 ) -> dict[str, list[Example]]:
     """What each stage reads. Rehearsals go with all that changes the language model, which captions make forget."""
-    described = captions(facts, seed)
-    rehearsed, named = (rehearsals(facts, asked, seed, named=named) for named in (False, True))
+    described, rehearsed = captions(facts, seed), rehearsals(facts, asked, seed)
     some = random.Random(f"some captions {seed}").sample(described, round(CAPTION_SHARE * len(described)))
     in_words, by_label = (examples(asked, seed, labels=labels) for labels in (False, True))
     return {
         "projector": described,
         "captions": described + rehearsed,
         "words": some + in_words + rehearsed,
-        "labels": some + in_words + by_label + named,
+        "options": some + in_words + by_label + rehearsed,
     }
 
 
@@ -231,38 +225,23 @@ def captions(facts: Sequence[Facts], seed: int) -> list[Example]:
 
 
 def examples(asked: Sequence[tuple[int, Question]], seed: int, *, labels: bool) -> list[Example]:
-    """Each question on its picture, answered in a word or, its options labelled, in that word and its label."""
+    """Each question on its picture, by itself or with its options labelled; the answer is the option that is right."""
     rng = random.Random(f"forms {seed}")
     return [
-        _put(place, question, draw_form(rng, LABEL_SHARES) if labels else WORD, named=True)
-        for place, question in asked
+        _put(place, question, draw_form(rng, LABEL_SHARES) if labels else WORD) for place, question in asked
     ]
 
 
-def rehearsals(
-    facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int, *, named: bool
-) -> list[Example]:
-    """What the language model could do before, without a picture: questions on scenes told in words, and drills in options.
-
-    Args:
-        named: replies name the option before its label, as they do on pictures.
-    """
+def rehearsals(facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int) -> list[Example]:
+    """What the language model could do before, without a picture: questions on scenes told in words."""
     rng = random.Random(f"rehearsals {seed}")
-    made = [
-        _put(None, question, draw_form(rng), named=named, scene=told(facts[place]))
+    return [
+        _put(None, question, draw_form(rng), told(facts[place]))
         for place, question in rng.sample(list(asked), round(TOLD_SHARE * len(asked)))
     ]
-    for _ in range(round(DRILL_SHARE * len(asked))):
-        _, question = asked_scene(rng)
-        made.append(_put(None, question, draw_form(rng, LABEL_SHARES), named=named, scene=question.truth))
-    return made
 
 
-def _put(place: int | None, question: Question, form: str, *, named: bool, scene: str = "") -> Example:
-    """A question in a form; asked by label it is answered `full (A)`, or with the label alone as the form has it."""
-    text, answers = ask(question.text, question.options, form)
-    answer = answers[question.answer]
-    if named and form != WORD:
-        answer = f"{question.truth} ({answer.strip('()')})"
+def _put(place: int | None, question: Question, form: str, scene: str = "") -> Example:
+    text, _ = ask(question.text, question.options, form)
     said = asked_of(scene, text) if scene else text
-    return Example(picture=place, text=said, answer=answer, weight=ANSWER_WEIGHT)
+    return Example(picture=place, text=said, answer=question.truth, weight=ANSWER_WEIGHT)
