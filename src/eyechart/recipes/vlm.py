@@ -5,8 +5,9 @@
 Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions, until they
 are read off the picture; then on about 5,000 questions of each pattern, answered in a word; then on the same with
 labelled options, too, answered by the option itself. With all of them it rehearses questions on scenes told in words.
-Questions alone did not teach it to look, and a label is not found for what it sees (docs/studies/zoo.md). The vision tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only
-as well as the patches happen to show it.
+Questions alone did not teach it to look, and a label is not found for what it sees (docs/studies/zoo.md). The vision
+tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only as well as the patches happen to
+show it.
 """
 
 import random
