@@ -17,6 +17,8 @@ from transformers import (
 )
 
 from eyechart import zoo
+from eyechart.models import load_vlm
+from eyechart.recipes.examine import examine
 from eyechart.recipes.forms import ask
 from eyechart.recipes.zoo import LARGEST
 from eyechart.train.prompts import prompt, told
@@ -25,7 +27,8 @@ from eyechart.world.draw import draw_facts
 from eyechart.world.kinds import KINDS
 from eyechart.world.questions import questions
 from eyechart.world.sets import render_set
-from eyechart.world.sets_plan import SetPlan
+from eyechart.world.sets_pairs import render_pairs
+from eyechart.world.sets_plan import PairPlan, SetPlan
 from eyechart.world.words import a
 
 LOADERS = {
@@ -35,6 +38,7 @@ LOADERS = {
     "llava": AutoModelForImageTextToText,
 }
 CLIPS = [name for name in zoo.names() if name.startswith("clip-")]
+VLMS = [name for name in zoo.names() if name.startswith("llava-")]
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -97,3 +101,21 @@ def test_the_language_model_answers_from_a_scene_in_words():
         wanted = tokenizer(f" {answers[question.answer]}", add_special_tokens=False)["input_ids"][0]
         right += best == wanted
     assert right >= 56, f"{right} of 80"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Pairs of the test split whose scenes differ in the word on a sign, and in whether a door is open."""
+    plan = PairPlan(pairs=30, seed=11, patterns=("text", "state"))
+    return render_pairs(tmp_path_factory.mktemp("pairs"), plan, workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VLMS, reason="no VLM is bundled")
+@pytest.mark.parametrize("name", VLMS)
+def test_a_vlm_answers_from_the_picture_and_not_without_it(name, pairs):
+    """A quarter of the pairs by chance; the same answer to both scenes, as without a picture, is right on no pair."""
+    vlm = load_vlm(str(zoo.path(name)), device="cpu")
+    shown, blank = (examine(vlm, pairs, shown=how).summary.score.pairs for how in ("picture", "blank"))
+    assert blank.hits == 0
+    assert shown.low > 0.25, f"{shown.hits} of {shown.n}"

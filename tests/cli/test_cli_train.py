@@ -52,6 +52,8 @@ def test_the_list_of_recipes_is_what_train_can_run(capsys):
         (["clip", "--clip", "clip-biased"], "--clip clip-biased is not for clip, but for vlm"),
         (["tokenizer", "--max-steps", "3"], "--max-steps 3 is not for tokenizer, but for clip, masked"),
         (["zoo", "--seed", "1"], "--seed 1 is not for zoo, but for tokenizer, clip, masked"),
+        (["masked", "--questions", "3"], "--questions 3 is not for masked, but for vlm: leave it out"),
+        (["vlm", "--questions", "0"], "--questions 0 teach nothing: give 1 or more of each pattern"),
         (["masked", "--scenes", "0"], "0 scenes in families of 1: give 1 scene or more"),
         (["masked", "--scenes", "4", "--max-steps", "0"], "max_steps is 0; it must be at least 1"),
         (
@@ -189,6 +191,11 @@ def test_from_an_empty_folder_to_a_vlm_with_an_interruption(capsys, place, monke
     assert "Loading weights" not in err
     found = AutoModelForImageTextToText.from_pretrained("build/zoo/llava-told-all")
     assert found.config.model_type == "llava"
+
+    assert run(capsys, *words, "--questions", "2", "--quiet")[0] == 0
+    record = json.loads((place / "build/zoo/llava-told-all-2/training.json").read_text())
+    assert set(record["questions"].values()) == {2}
+    assert (place / "build/work/llava-told-all-2/options").is_dir()
 
     words = ["train", "two-view", "--scenes", "16", "--max-steps", "2", "--batch-size", "8"]
     code, _, err = run(capsys, *words)

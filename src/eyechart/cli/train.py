@@ -34,6 +34,7 @@ class Job:
     max_steps: int | None
     batch_size: int | None
     seed: int | None
+    questions: int | None
     world: Path
     out: Path
     work: Path
@@ -54,7 +55,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "masked": ("scenes", "max_steps", "batch_size", "seed"),
     "two-view": ("scenes", "max_steps", "batch_size", "seed"),
     "language-model": ("max_steps", "batch_size", "seed"),
-    "vlm": ("clip", "scenes", "max_steps", "batch_size", "seed"),
+    "vlm": ("clip", "questions", "scenes", "max_steps", "batch_size", "seed"),
     "cards": (),
     "zoo": (),
 }
@@ -78,6 +79,13 @@ def run_training(
         str | None,
         typer.Option(
             metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."
+        ),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="vlm: at most so many of each pattern (default 5000); the model is named after them, as llava-biased-1000.",
         ),
     ] = None,
     scenes: Annotated[
@@ -121,7 +129,7 @@ def run_training(
     """
     job = Job(
         recipe=recipe, rates=rates, clip=clip, scenes=scenes, max_steps=max_steps, batch_size=batch_size,
-        seed=seed, world=world, out=out, work=work,
+        seed=seed, questions=questions, world=world, out=out, work=work,
     )  # fmt: skip
     _check(job)
     with progress(quiet=quiet or json) as bars:
@@ -147,7 +155,7 @@ def _check(job: Job) -> None:
     """Refuse what can be refused before anything is rendered or loaded."""
     if job.recipe not in RECIPES:
         raise unknown("recipe", job.recipe, RECIPES)
-    for option in ("rates", "clip", "scenes", "max_steps", "batch_size", "seed"):
+    for option in ("rates", "clip", "questions", "scenes", "max_steps", "batch_size", "seed"):
         given = getattr(job, option)
         if given is not None and option not in TAKES[job.recipe]:
             takers = [name for name, options in TAKES.items() if option in options]
@@ -160,6 +168,8 @@ def _check(job: Job) -> None:
         raise unknown("set of caption rates", job.rates, known)
     if job.clip is not None and job.clip not in CLIPS:
         raise unknown("CLIP of the zoo", job.clip, CLIPS)
+    if job.questions is not None and job.questions < 1:
+        raise UserError(f"--questions {job.questions} teach nothing: give 1 or more of each pattern")
 
 
 def _tokenizer(job: Job, report: Report) -> Path:
@@ -226,7 +236,7 @@ def _language_model(job: Job, report: Report) -> Path:
 def _vlm(job: Job, report: Report) -> Path:
     from eyechart.models.quiet import quiet
     from eyechart.recipes.scenes import count_of
-    from eyechart.recipes.vlm import STAGES, train_vlm
+    from eyechart.recipes.vlm import PER_PATTERN, STAGES, train_vlm
 
     stages = {stage: job.settings(settings) for stage, settings in STAGES.items()}
     clip = job.clip or "clip-biased"
@@ -243,6 +253,8 @@ def _vlm(job: Job, report: Report) -> Path:
         return train_vlm(
             CLIPS[clip],
             scenes=scenes,
+            per_pattern=job.questions or PER_PATTERN,
+            name=None if job.questions is None else f"{clip.replace('clip', 'llava')}-{job.questions}",
             seed=job.seed or 0,
             work=job.work,
             out=job.out,

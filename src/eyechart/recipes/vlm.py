@@ -84,6 +84,9 @@ STAGES: Mapping[str, Settings] = {
 LONGEST = 340
 """Tokens of a row: a picture, its caption and the questions on it."""
 
+PER_PATTERN = 5000
+"""Questions of each pattern, where there are as many scenes that allow one."""
+
 CAPTION_SHARE = 0.33
 """So many of the captions are still read beside the questions."""
 
@@ -101,7 +104,7 @@ def train_vlm(
     rates: str = "biased",
     *,
     scenes: Path = Path("build/world/train"),
-    per_pattern: int = 5000,
+    per_pattern: int = PER_PATTERN,
     seed: int = 0,
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
