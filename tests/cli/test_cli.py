@@ -19,7 +19,7 @@ FROZEN = {
     },
     "report": {"json", "runs"},
     "train": {
-        "batch_size", "clip", "json", "max_steps", "out", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
+        "batch_size", "clip", "json", "max_steps", "out", "questions", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
     },
     "zoo list": {"json"},
     "zoo card": {"json", "name"},

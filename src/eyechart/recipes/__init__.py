@@ -43,7 +43,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="masked",
             about="A masked autoencoder (MAE): a vision-only encoder trained by painting in hidden patches.",
             needs=("scenes",),
-            minutes=39,
+            minutes=36,
             loader="AutoModel",
         ),
         Recipe(
@@ -64,7 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="vlm",
             about="A LLaVA on one of the CLIPs (--clip) and the language model, taught to answer questions.",
             needs=("clip", "language-model", "scenes"),
-            minutes=58,
+            minutes=59,
             loader="AutoModelForImageTextToText",
         ),
         Recipe(
