@@ -119,3 +119,8 @@ def test_a_vlm_answers_from_the_picture_and_not_without_it(name, pairs):
     shown, blank = (examine(vlm, pairs, shown=how).summary.score.pairs for how in ("picture", "blank"))
     assert blank.hits == 0
     assert shown.low > 0.25, f"{shown.hits} of {shown.n}"
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_no_config_names_a_folder_of_the_machine_it_was_made_on(name):
+    assert "_name_or_path" not in (zoo.path(name) / "config.json").read_text()

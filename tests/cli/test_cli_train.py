@@ -195,7 +195,7 @@ def test_from_an_empty_folder_to_a_vlm_with_an_interruption(capsys, place, monke
     assert run(capsys, *words, "--questions", "2", "--quiet")[0] == 0
     record = json.loads((place / "build/zoo/llava-told-all-2/training.json").read_text())
     assert set(record["questions"].values()) == {2}
-    assert (place / "build/work/llava-told-all-2/options").is_dir()
+    assert (place / "build" / "work" / "llava-told-all-2" / "options").is_dir()
 
     words = ["train", "two-view", "--scenes", "16", "--max-steps", "2", "--batch-size", "8"]
     code, _, err = run(capsys, *words)

@@ -71,6 +71,7 @@ def checkpoint(zoo):
 
 
 def test_the_checkpoint_is_a_vlm_like_any_other(checkpoint, zoo):
+    assert "_name_or_path" not in (checkpoint / "config.json").read_text()
     vlm = load_vlm(str(checkpoint), device="cpu")
     asked = [
         Prompt(text="Is the mug full or empty?", images=(Image.new("RGB", (36, 36)),)),

@@ -67,6 +67,14 @@ RatesOption = Annotated[
     typer.Option(help="clip: how often captions tell each fact: biased (the default), told-all or permuted."),
 ]
 
+QuestionsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="vlm: at most so many of each pattern (default 5000); the model is named after them, as llava-biased-1000.",
+    ),
+]
+
 
 def run_training(
     recipe: Annotated[
@@ -81,13 +89,7 @@ def run_training(
             metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."
         ),
     ] = None,
-    questions: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="vlm: at most so many of each pattern (default 5000); the model is named after them, as llava-biased-1000.",
-        ),
-    ] = None,
+    questions: QuestionsOption = None,
     scenes: Annotated[
         int | None,
         typer.Option(

@@ -13,7 +13,7 @@ from eyechart.models.quiet import quiet
 
 
 def export(model: PreTrainedModel, folder: Path, *companions: Any) -> Path:
-    """Write a model as float16 safetensors whose config says float32, and beside it what it is used with.
+    """Write a model as float16 safetensors whose config says float32 and no path, and beside it what it is used with.
 
     Args:
         companions: processors or tokenizers; each is saved by its `save_pretrained`.
@@ -30,14 +30,16 @@ def export(model: PreTrainedModel, folder: Path, *companions: Any) -> Path:
         for each in (stored, *companions):
             each.save_pretrained(folder)
     path = folder / "config.json"
-    write_json(path, _as_float32(json.loads(path.read_text())))
+    write_json(path, _as_stored(json.loads(path.read_text())))
     return folder
 
 
-def _as_float32(config: Any) -> Any:
-    """The config with every `dtype` in it, at any depth, made float32."""
+def _as_stored(config: Any) -> Any:
+    """The config with every `dtype` in it, at any depth, made float32, and without the folders its parts came from."""
     if not isinstance(config, dict):
         return config
     return {
-        key: "float32" if key == "dtype" and value else _as_float32(value) for key, value in config.items()
+        key: "float32" if key == "dtype" and value else _as_stored(value)
+        for key, value in config.items()
+        if key != "_name_or_path"
     }
