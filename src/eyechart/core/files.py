@@ -29,14 +29,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         handle.write(data)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically.
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write `value` as indented JSON, atomically; on one line with `indent=None`.
 
     Raises:
         ValueError: it holds NaN or an infinity, which JSON has not.
         TypeError: it holds what JSON cannot.
     """
-    write_bytes(path, _json(value, indent=2))
+    write_bytes(path, _json(value, indent=indent))
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:

@@ -84,7 +84,7 @@ def recompute_cards(
             cards[name] = _vlm_card(zoo / name, bench)
     for name, card in cards.items():
         shown = _without_scenes(card)
-        write_json(zoo / name / "card.json", shown)
+        write_json(zoo / name / "card.json", shown, indent=None)
         write_bytes(zoo / name / "README.md", model_card(shown).encode())
     found = gate(cards, reference["name"] if reference else None)
     found |= {"pooling": reference["pooling"] if reference else None}
