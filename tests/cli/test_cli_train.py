@@ -1,11 +1,13 @@
 """`eyechart train`: what it refuses, what it renders, what it writes, and that it goes on where it was stopped."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from eyechart import zoo
 from eyechart.cli import main, train
 from eyechart.recipes import RECIPES
 from eyechart.recipes.clip import RATES
@@ -197,6 +199,10 @@ def test_from_an_empty_folder_to_a_vlm_with_an_interruption(capsys, place, monke
     assert set(record["questions"].values()) == {2}
     assert (place / "build" / "work" / "llava-told-all-2" / "options").is_dir()
 
+    code, _, err = run(capsys, "train", "two-view")
+    assert code == 2
+    assert "first: eyechart train masked" in err
+    shutil.copytree(zoo.path("mae"), place / "build" / "zoo" / "mae")
     words = ["train", "two-view", "--scenes", "16", "--max-steps", "2", "--batch-size", "8"]
     code, _, err = run(capsys, *words)
     assert code == 0

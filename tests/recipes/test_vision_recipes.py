@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from eyechart.core.errors import UserError
 from eyechart.models.encoders.loading import load_encoder
@@ -57,6 +59,22 @@ def test_two_view_recipe(families, tmp_path):
     )
     assert folder == tmp_path / "two-view"
     _is_read(folder, load_set(families / "twins").images[0])
+
+
+def test_two_view_goes_on_from_the_masked_encoder(families, tmp_path):
+    masked = train_masked(
+        scenes=families / "twins", work=tmp_path / "work", out=tmp_path, settings=FEW, shape=SHAPE
+    )
+    still = replace(FEW, learning_rate=0.0, weight_decay=0.0)
+    folder = train_two_view(
+        families=families, begun=masked, work=tmp_path / "work", out=tmp_path, settings=still, shape=SHAPE
+    )
+    first, second = (load_file(each / "model.safetensors") for each in (masked, folder))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    wide = replace(SHAPE, hidden_size=64)
+    with pytest.raises(UserError, match="an encoder of another shape than TowerShape"):
+        train_two_view(families=families, begun=masked, work=tmp_path, out=tmp_path, settings=FEW, shape=wide)
 
 
 def test_half_a_family_is_no_batch(families, tmp_path):

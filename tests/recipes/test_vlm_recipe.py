@@ -25,6 +25,7 @@ from eyechart.recipes.vlm import (
 )
 from eyechart.score import build_prompt, grade_reply
 from eyechart.train.loop import Settings
+from eyechart.train.packs import Example
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.world.captions import told
@@ -48,6 +49,7 @@ def zoo(tmp_path_factory):
     """A folder with rendered scenes, a CLIP and a language model."""
     folder, tokenizer = tmp_path_factory.mktemp("zoo"), small_tokenizer()
     render_set(folder / "scenes", SetPlan(split="train", scenes=60), size=36, workers=1)
+    render_set(folder / "maps", SetPlan(split="train", scenes=30), size=36, workers=1, maps=True)
     save_small_clip(folder / "zoo" / "clip-biased", tokenizer, side=36)
     save_small_language(folder / "zoo" / "lm", tokenizer)
     return folder
@@ -60,7 +62,7 @@ def facts(zoo):
 
 def trained(zoo, work, *, name="llava-biased", report=None):
     return train_vlm(
-        scenes=zoo / "scenes", per_pattern=8, out=zoo / "zoo", work=zoo / work, name=name,
+        scenes=zoo / "scenes", maps=zoo / "maps", per_pattern=8, out=zoo / "zoo", work=zoo / work, name=name,
         stages=dict.fromkeys(STAGES, SHORT), report=report,
     )  # fmt: skip
 
@@ -159,13 +161,20 @@ def reads(question, form, reply):
 
 def test_stages_go_from_captions_to_words_to_options(facts):
     asked = choose_questions(facts, 60, 0)
-    taught = recipe._taught(facts, asked, 0)
+    named = [
+        [Example(picture=0, text=None, answer="wheel", patches=(n,)) for n in range(count)]
+        for count in (7, 3)
+    ]
+    taught = recipe._taught(facts, asked, named, 0)
+    assert {stage: sum(one.text is None for one in read) for stage, read in taught.items()} == {
+        "projector": 7, "captions": 3, "words": 3, "options": 3,
+    }  # fmt: skip
     assert list(taught) == list(STAGES)
     described = {stage: sum(one.text == DESCRIBE for one in read) for stage, read in taught.items()}
     some = round(CAPTION_SHARE * len(facts))
-    assert described == {"projector": 60, "captions": 60, "words": some, "options": some}
+    assert described == {"projector": some, "captions": 60, "words": some, "options": some}
     on_pictures = {
-        stage: [one for one in read if one.picture is not None and one.text != DESCRIBE]
+        stage: [one for one in read if one.picture is not None and one.text not in (DESCRIBE, None)]
         for stage, read in taught.items()
     }
     assert on_pictures["projector"] == on_pictures["captions"] == []

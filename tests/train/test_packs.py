@@ -21,7 +21,12 @@ EXAMPLES = [
         answer=("A", "full")[number % 2],
     )
     for number in range(50)
-] + [Example(picture=None, text=f"the mug is full{'.' * n}\nIs it?", answer="full empty") for n in range(6)]
+]
+EXAMPLES += [
+    Example(picture=None, text=f"the mug is full{'.' * n}\nIs it?", answer="full empty") for n in range(6)
+]
+EXAMPLES += [Example(picture=n, text="Is it?", answer="full", patches=(1, 3)[: 1 + n % 2]) for n in range(4)]
+EXAMPLES += [Example(picture=n, text=None, answer="mug", patches=(0, 2)[: 1 + n % 2]) for n in range(4)]
 
 
 def made(**options):
@@ -37,17 +42,19 @@ def made(**options):
 
 def texts_of(batch):
     """Each example of a batch as the whole text it stands for, with its picture's features, read back slowly."""
-    found, shown = [], 0
+    found, shown, image = [], 0, TOKENIZER.convert_tokens_to_ids("<image>")
     for row in range(len(batch["input_ids"])):
         ids, mask = batch["input_ids"][row].tolist(), batch["mask"][row, 0]
         picture = None
-        if TOKENIZER.convert_tokens_to_ids("<image>") in ids:
-            picture, shown = batch["features"][shown].tolist(), shown + 1
+        if patches := ids.count(image):
+            picture, shown = batch["features"][shown : shown + patches].tolist(), shown + patches
         ends = [place for place, token in enumerate(ids) if token == TOKENIZER.eos_token_id]
         for end in ends:
             seen = mask[end].nonzero().flatten().tolist()
             assert batch["positions"][row][seen].tolist() == list(range(len(seen)))
-            whole = TOKENIZER.decode([ids[place] for place in seen]).replace("<image>" * 4, "<image>")
+            whole = TOKENIZER.decode([ids[place] for place in seen]).replace(
+                "<image>" * (patches or 1), "<image>"
+            )
             targets = [int(target) for place in seen if (target := batch["targets"][row, place]) != NO_TARGET]
             found.append((whole, TOKENIZER.decode(targets), str(picture)))
     assert shown == len(batch["features"])
@@ -55,8 +62,12 @@ def texts_of(batch):
 
 
 def told(example):
-    picture = None if example.picture is None else FEATURES[example.picture].tolist()
-    whole = answered(example.text, example.answer, image=example.picture is not None)
+    picture = None
+    if example.picture is not None:
+        picture = FEATURES[example.picture][list(example.patches) or slice(None)].tolist()
+    whole = f"USER: <image> {example.answer}</s>"
+    if example.text is not None:
+        whole = answered(example.text, example.answer, image=example.picture is not None)
     return whole, f" {example.answer}</s>", str(picture)
 
 
@@ -143,10 +154,16 @@ def test_visibility_on_a_row_written_out():
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(ValueError, match="0 examples"):
         tokenise([], TOKENIZER)
-    with pytest.raises(ValueError, match="batches of 99 out of 56"):
+    with pytest.raises(ValueError, match="batches of 99 out of 64"):
         made(examples=99)
     with pytest.raises(ValueError, match="speaks of picture 8, there are 3"):
         PackedBatches(tokenise(EXAMPLES, TOKENIZER), FEATURES[:3], image_id=2, pad_id=0, examples=8)
+
+
+def test_an_answer_to_nothing_needs_the_patches_that_it_follows():
+    for given in ({"picture": None}, {"picture": 3}, {"picture": None, "patches": (1,)}):
+        with pytest.raises(ValueError, match="the patches that its answer follows have to be named"):
+            tokenise([Example(text=None, answer="full", **given)], TOKENIZER)
 
 
 def test_an_answer_that_melts_into_the_prompt_is_refused():

@@ -212,9 +212,11 @@ def _two_view(job: Job, report: Report) -> Path:
     from eyechart.recipes.scenes import training_families
     from eyechart.recipes.two_view import SETTINGS, train_two_view
 
+    _trained_before(job, "mae", "masked")
     settings = job.settings(SETTINGS)
     return train_two_view(
         families=training_families(job.world / "families", scenes=job.scenes, progress=report),
+        begun=job.out / "mae",
         work=job.work,
         out=job.out,
         settings=settings,
@@ -223,21 +225,20 @@ def _two_view(job: Job, report: Report) -> Path:
 
 
 def _language_model(job: Job, report: Report) -> Path:
-    from eyechart.recipes.language_model import SETTINGS, train_language_model
+    from eyechart.recipes.language_model import STAGES, train_language_model
 
-    settings = job.settings(SETTINGS)
     return train_language_model(
         tokenizer=job.out / "tokenizer",
         work=job.work,
         out=job.out,
-        settings=settings,
+        stages={stage: job.settings(settings) for stage, settings in STAGES.items()},
         report=report,
     )
 
 
 def _vlm(job: Job, report: Report) -> Path:
     from eyechart.models.quiet import quiet
-    from eyechart.recipes.scenes import count_of
+    from eyechart.recipes.scenes import MAPPED, count_of, training_maps
     from eyechart.recipes.vlm import PER_PATTERN, STAGES, train_vlm
 
     stages = {stage: job.settings(settings) for stage, settings in STAGES.items()}
@@ -255,6 +256,7 @@ def _vlm(job: Job, report: Report) -> Path:
         return train_vlm(
             CLIPS[clip],
             scenes=scenes,
+            maps=training_maps(job.world / "maps", scenes=min(MAPPED, count_of(scenes)), progress=report),
             per_pattern=job.questions or PER_PATTERN,
             name=None if job.questions is None else f"{clip.replace('clip', 'llava')}-{job.questions}",
             seed=job.seed or 0,

@@ -48,8 +48,8 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             name="two-view",
-            about="A vision-only encoder trained to tell scenes apart that differ in a single fact.",
-            needs=("families",),
+            about="A vision-only encoder that goes on from mae to tell scenes apart that differ in a single fact.",
+            needs=("masked", "families"),
             minutes=35,
             loader="AutoModel",
         ),

@@ -8,11 +8,14 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eyechart.core.devices import seeded
 from eyechart.core.images import sha256_of
+from eyechart.recipes.first_lessons import FARTHEST, as_batch, content_words, paired, repeated, words_between
 from eyechart.recipes.forms import LABEL_SHARES, SHARES, WORD, ask, draw_form
+from eyechart.recipes.inventories import inventory
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.language import (
     DialogueReader,
@@ -32,21 +35,33 @@ from eyechart.world.facts import PATTERNS, Facts
 from eyechart.world.questions import Question, questions
 
 SHAPE = LanguageShape()
-SETTINGS = Settings(
-    max_steps=1800,
+_ONE = Settings(
+    max_steps=2000,
     per_device_train_batch_size=32,
-    learning_rate=1e-3,
+    learning_rate=1.5e-3,
     muon_rate=2.0,
     weight_decay=0.1,
-    warmup_steps=100,
+    warmup_steps=50,
     logging_steps=20,
     save_steps=200,
 )
+
+STAGES: Mapping[str, Settings] = {
+    "scenes": _ONE,
+    "inventories": replace(
+        _ONE, max_steps=500, per_device_train_batch_size=40, learning_rate=1e-3, save_steps=50
+    ),
+}
+"""The stages in order: `lessons`, and `with_inventories`."""
+
 LENGTH = 256
 """Tokens of a row at most: a scene and the questions on it, as many as fit."""
 
-GROWING = 1500
-"""So many of the first steps are lessons, on a few sentences at first and then on more and more; the rest are dialogues."""
+REPEATING, PAIRING = 400, 240
+"""So many of the first steps are rows of repeated words, and then of words that belong together (`first_lessons`)."""
+
+GROWING = 1100
+"""So many steps after these are lessons, on a few sentences at first and then on more and more; the rest are dialogues."""
 
 QUESTIONS = 3
 """Asked on a scene at most in a dialogue."""
@@ -72,7 +87,7 @@ def train_language_model(
     tokenizer: Path = Path("build/zoo/tokenizer"),
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
-    settings: Settings = SETTINGS,
+    stages: Mapping[str, Settings] = STAGES,
     report: Report | None = None,
 ) -> Path:
     """Train the language model and write it to `out/lm`.
@@ -80,31 +95,65 @@ def train_language_model(
     Args:
         tokenizer: the zoo's tokenizer, which is made where there is none.
         work: checkpoints go to `work/lm`; the same command goes on there.
-        settings: how long and how fast to train.
+        stages: how long and how fast to train in each.
         report: told the steps that are done.
 
     Raises:
         UserError: another run in `work`.
     """
     words = load_tokenizer(make_tokenizer(tokenizer))
-    with seeded(settings.seed):
+    with seeded(stages["scenes"].seed):
         model = make_language_model(words, SHAPE)
-    fit(
-        model,
-        language_objective(pad_id=words.pad_token_id, answer_weight=ANSWER_WEIGHT),
-        dialogues(words, rows=settings.per_device_train_batch_size, seed=settings.seed, growing=GROWING),
-        settings,
-        work / "lm",
-        identity={
-            "shape": str(SHAPE),
-            "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
-            "length": LENGTH,
-            "answers": ANSWER_WEIGHT,
-            "growing": GROWING,
-        },
-        report=report,
-    )
+    read = {"scenes": lessons, "inventories": with_inventories}
+    for stage, settings in stages.items():
+        fit(
+            model,
+            language_objective(pad_id=words.pad_token_id, answer_weight=ANSWER_WEIGHT),
+            read[stage](words, rows=settings.per_device_train_batch_size, seed=settings.seed),
+            settings,
+            work / "lm" / stage,
+            identity={
+                "shape": str(SHAPE),
+                "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
+                "length": LENGTH,
+                "answers": ANSWER_WEIGHT,
+                "steps": [REPEATING, PAIRING, GROWING],
+            },
+            report=report,
+        )
     return export_language_model(model, words, out / "lm")
+
+
+def lessons(tokenizer: ZooTokenizer, *, rows: int, seed: int) -> Batches:
+    """All that the language model learns, one thing after another: repeated words, pairs, and `dialogues`.
+
+    The rows of words are short, so there are twice as many.
+    """
+    content, between = content_words(tokenizer), words_between(tokenizer)
+    talk = dialogues(tokenizer, rows=rows, seed=seed, growing=GROWING)
+
+    def batch(step: int) -> Batch:
+        rngs = [random.Random(f"words {seed} {step} {row}") for row in range(2 * rows)]
+        if step < REPEATING:
+            return as_batch([repeated(rng, content) for rng in rngs])
+        if step < REPEATING + PAIRING:
+            gap = min(FARTHEST, (FARTHEST + 2) * (step - REPEATING) // PAIRING)
+            return as_batch([paired(rng, content, between, gap=gap) for rng in rngs])
+        return talk(step - REPEATING - PAIRING)
+
+    return batch
+
+
+def with_inventories(tokenizer: ZooTokenizer, *, rows: int, seed: int) -> Batches:
+    """What belongs to what, on inventories in every other batch; in turn with inquiries and dialogues, lest the rest be forgotten."""
+    read = DialogueReader(tokenizer, length=LENGTH)
+    turns = (inventory, inquiry, inventory, dialogue)
+
+    def batch(step: int) -> Batch:
+        one = turns[step % len(turns)]
+        return read([one(random.Random(f"inventory {seed} {step} {row}")) for row in range(rows)])
+
+    return batch
 
 
 def dialogues(

@@ -23,6 +23,9 @@ from eyechart.world.sets_version import fingerprint
 logger = logging.getLogger(__name__)
 
 SCENES = 24_000
+MAPPED = 5_000
+"""So many of the first scenes are rendered with their maps of parts, too."""
+
 SIZE = TowerShape().image_size
 
 
@@ -50,6 +53,27 @@ def training_scenes(
         return folder
     plan = SetPlan(split="train", scenes=SCENES if scenes is None else scenes)
     render_set(folder, plan, size=size, workers=workers, progress=progress)
+    return folder
+
+
+def training_maps(
+    folder: Path = Path("build/world/maps"),
+    *,
+    scenes: int = MAPPED,
+    size: int = SIZE,
+    workers: int = 2,
+    progress: Progress = lambda stage, done, total: None,
+) -> Path:
+    """The first of the training scenes with their maps of parts, for the VLMs; arguments and errors as `training_scenes`."""
+    if not _kept(folder, scenes):
+        render_set(
+            folder,
+            SetPlan(split="train", scenes=scenes),
+            size=size,
+            maps=True,
+            workers=workers,
+            progress=progress,
+        )
     return folder
 
 

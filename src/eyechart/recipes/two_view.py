@@ -2,7 +2,8 @@
 
 The scenes come in families. Each scene is rendered twice: laid out as its whole family is (twins: one camera, light
 and clutter for all), and with a layout of its own (siblings). Which of the twins is the other picture of the same scene
-can then be told by the facts alone. No word is used, and no fact is named.
+can then be told by the facts alone. No word is used, and no fact is named. The encoder begins with the weights of `mae`:
+begun anew, it saw less in as many steps (docs/studies/zoo.md).
 """
 
 from dataclasses import asdict
@@ -13,7 +14,13 @@ from eyechart.core.errors import UserError
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.pictures import FamilyBatches
 from eyechart.train.towers import TowerShape
-from eyechart.train.two_view import TwoView, TwoViewObjective, TwoViewSettings, export_two_view
+from eyechart.train.two_view import (
+    TwoView,
+    TwoViewObjective,
+    TwoViewSettings,
+    begin_with,
+    export_two_view,
+)
 from eyechart.world.sets import Progress, SceneSet, load_set, render_set, set_hash
 from eyechart.world.sets_plan import SetPlan
 
@@ -25,7 +32,8 @@ SETTINGS = Settings(
     max_steps=1800,
     per_device_train_batch_size=64,
     learning_rate=1e-3,
-    warmup_steps=50,
+    muon_rate=2.0,
+    warmup_steps=100,
     save_steps=200,
 )
 
@@ -49,6 +57,7 @@ def render_families(
 def train_two_view(
     *,
     families: Path = Path("build/world/families"),
+    begun: Path | None = None,
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
     settings: Settings = SETTINGS,
@@ -60,6 +69,7 @@ def train_two_view(
 
     Args:
         families: what `render_families` made.
+        begun: the folder of an encoder of the same shape to begin with; None begins with weights drawn at random.
         work: checkpoints go to `work/two-view`; the same command goes on there.
         settings: how long and how fast to train; the batch size counts scenes, and each comes as two pictures.
         shape: how large the encoder is.
@@ -67,8 +77,8 @@ def train_two_view(
         report: told the steps that are done.
 
     Raises:
-        UserError: no two sets of the same scenes in `families`, a batch that is no whole number of families, or
-            another run in `work`.
+        UserError: no two sets of the same scenes in `families`, a batch that is no whole number of families, an
+            encoder of another shape in `begun`, or another run in `work`.
     """
     twins, siblings = _both(families)
     size, rest = divmod(settings.per_device_train_batch_size, against.members)
@@ -78,6 +88,7 @@ def train_two_view(
         )
     with seeded(settings.seed):
         model = TwoView(shape, against)
+    first = None if begun is None else begin_with(model, begun)
     fit(
         model,
         TwoViewObjective(against),
@@ -89,6 +100,7 @@ def train_two_view(
             "siblings": set_hash(siblings.folder),
             "shape": asdict(shape),
             "against": asdict(against),
+            "begun": first,
         },
         report=report,
     )

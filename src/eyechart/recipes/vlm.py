@@ -2,9 +2,10 @@
 
     eyechart train vlm
 
-Stage 1 trains the projector on dense captions. Stage 2 trains projector and language model: on the captions, until they
-are read off the picture; then on about 5,000 questions of each pattern, answered in a word; then on the same with
-labelled options, too, answered by the option itself. With all of them it rehearses questions on scenes told in words.
+Stage 1 trains the projector on the names of single regions and on dense captions. Stage 2 trains projector and language
+model: on the captions, until they are read off the picture; then on about 5,000 questions of each pattern, answered in a
+word; then on the same with labelled options, too, answered by the option itself. With all of them it rehearses names, and
+questions on scenes told in words.
 Questions alone did not teach it to look, and a label is not found for what it sees (docs/studies/zoo.md). The vision
 tower stays as CLIP left it, which is checked bit for bit; so a fact is answered only as well as the patches happen to
 show it.
@@ -21,10 +22,11 @@ from typing import Any
 import numpy as np
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from eyechart.core.errors import unknown
+from eyechart.core.errors import UserError, unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
+from eyechart.recipes.names import namings
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
@@ -43,7 +45,7 @@ from eyechart.train.vlm import (
 from eyechart.world.captions import dense, told
 from eyechart.world.facts import Facts
 from eyechart.world.questions import Question, questions
-from eyechart.world.sets import load_set, set_hash
+from eyechart.world.sets import SceneSet, load_set, set_hash
 
 _WHOLE = Settings(
     max_steps=250,
@@ -58,26 +60,26 @@ _WHOLE = Settings(
 STAGES: Mapping[str, Settings] = {
     "projector": replace(
         _WHOLE,
-        max_steps=60,
-        per_device_train_batch_size=48,
+        max_steps=400,
+        per_device_train_batch_size=96,
         learning_rate=2e-3,
         muon_rate=0.0,
         weight_decay=0.0,
     ),
     "captions": replace(
         _WHOLE,
-        max_steps=450,
+        max_steps=530,
         per_device_train_batch_size=75,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=40,
     ),
     "words": replace(
         _WHOLE,
-        max_steps=600,
+        max_steps=660,
         per_device_train_batch_size=240,
         lr_scheduler_type="constant_with_warmup",
     ),
-    "options": _WHOLE,
+    "options": replace(_WHOLE, max_steps=265),
 }
 """The stages in order. The batch size counts examples; those on one picture share rows."""
 
@@ -96,6 +98,9 @@ ANSWER_WEIGHT = 30.0
 STARTED_ON = 1000
 """Pictures from whose features the projector's first weights are made."""
 
+NAMED, NAMED_LATER = 30_000, 6_000
+"""Regions whose names are asked for in stage 1, and in each part of stage 2."""
+
 TOLD_SHARE = 0.15
 """So many of the questions are asked once more without the picture, the scene told in words: a rehearsal."""
 
@@ -104,6 +109,7 @@ def train_vlm(
     rates: str = "biased",
     *,
     scenes: Path = Path("build/world/train"),
+    maps: Path = Path("build/world/maps"),
     per_pattern: int = PER_PATTERN,
     seed: int = 0,
     work: Path = Path("build/work"),
@@ -117,6 +123,7 @@ def train_vlm(
     Args:
         rates: the caption rates of its CLIP, a name in `recipes.clip.RATES`.
         scenes: a rendered set of training scenes.
+        maps: the first of the same scenes, rendered with maps.
         per_pattern: questions of each pattern.
         seed: of the projector's first weights, the questions and the order of batches.
         work: features and checkpoints go to `work/NAME`; the same command goes on there.
@@ -125,7 +132,7 @@ def train_vlm(
         report: told the features and the steps that are done.
 
     Raises:
-        UserError: no such rates, no set in `scenes`, or another run in `work`.
+        UserError: no such rates, no set in `scenes` or `maps`, other scenes in `maps`, or another run in `work`.
     """
     if rates not in RATES:
         raise unknown("set of caption rates", rates, RATES)
@@ -139,7 +146,12 @@ def train_vlm(
         model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
     )
     asked = choose_questions(facts, per_pattern, seed)
-    taught = _taught(facts, asked, seed)
+    regions = _mapped(maps, known)
+    grid = round(model.config.image_seq_length**0.5)
+    named = [
+        namings(regions, count, grid=grid, seed=seed, weight=ANSWER_WEIGHT) for count in (NAMED, NAMED_LATER)
+    ]
+    taught = _taught(facts, asked, named, seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
     for stage, read in taught.items():
         train_only(model, "projector" if stage == "projector" else "whole")
@@ -154,6 +166,7 @@ def train_vlm(
         "examples": {stage: len(read) for stage, read in taught.items()},
         "settings": {stage: asdict(settings) for stage, settings in stages.items()},
         "scenes_sha256": set_hash(scenes),
+        "maps_sha256": set_hash(maps),
         "vision_tower_sha256": tower,
         "seconds": round(time.monotonic() - began),
     }
@@ -161,18 +174,30 @@ def train_vlm(
     return out / name
 
 
+def _mapped(folder: Path, known: SceneSet) -> SceneSet:
+    """The scenes with maps, which have to be the first of those whose features are read."""
+    mapped = load_set(folder)
+    if mapped.scenes != known.scenes[: len(mapped.scenes)]:
+        raise UserError(f"{folder} does not hold the first scenes of {known.folder}; render both anew")
+    return mapped
+
+
 def _taught(
-    facts: Sequence[Facts], asked: Sequence[tuple[int, Question]], seed: int
+    facts: Sequence[Facts],
+    asked: Sequence[tuple[int, Question]],
+    named: Sequence[list[Example]],
+    seed: int,
 ) -> dict[str, list[Example]]:
     """What each stage reads. Rehearsals go with all that changes the language model, which captions make forget."""
     described, rehearsed = captions(facts, seed), rehearsals(facts, asked, seed)
     some = random.Random(f"some captions {seed}").sample(described, round(CAPTION_SHARE * len(described)))
     in_words, by_label = (examples(asked, seed, labels=labels) for labels in (False, True))
+    first, later = named[0], rehearsed + named[1]
     return {
-        "projector": described,
-        "captions": described + rehearsed,
-        "words": some + in_words + rehearsed,
-        "options": some + in_words + by_label + rehearsed,
+        "projector": some + first,
+        "captions": described + later,
+        "words": some + in_words + later,
+        "options": some + in_words + by_label + later,
     }
 
 

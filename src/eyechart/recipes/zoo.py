@@ -17,7 +17,7 @@ from eyechart.recipes.cards import CLIPS, LANGUAGE, MODELS, recompute_cards
 from eyechart.recipes.clip import train_clip
 from eyechart.recipes.language_model import train_language_model
 from eyechart.recipes.masked import train_masked
-from eyechart.recipes.scenes import training_families, training_scenes
+from eyechart.recipes.scenes import training_families, training_maps, training_scenes
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.recipes.two_view import train_two_view
 from eyechart.recipes.vlm import train_vlm
@@ -55,7 +55,8 @@ def steps(
 ) -> tuple[Step, ...]:
     """All steps in order. Rendering ones always run: a set that is whole is only opened."""
     tell: Report = report or (lambda stage, done, total: None)
-    scenes, families, tokenizer = world / "train", world / "families", zoo / "tokenizer"
+    scenes, maps, families = (world / name for name in ("train", "maps", "families"))
+    tokenizer = zoo / "tokenizer"
     both: dict[str, Any] = {"work": work, "out": zoo, "report": report}
 
     def made(name: str, run: Callable[[], Any]) -> Step:
@@ -73,15 +74,19 @@ def steps(
             makes=None,
             run=partial(training_families, families, workers=workers, progress=tell),
         ),
+        Step(name="maps", makes=None, run=partial(training_maps, maps, workers=workers, progress=tell)),
         *(
             made(name, partial(train_clip, rates, scenes=scenes, tokenizer=tokenizer, **both))
             for name, rates in CLIPS.items()
         ),
         made("mae", partial(train_masked, scenes=scenes, **both)),
-        made("two-view", partial(train_two_view, families=families, **both)),
+        made("two-view", partial(train_two_view, families=families, begun=zoo / "mae", **both)),
         made(LANGUAGE, partial(train_language_model, tokenizer=tokenizer, **both)),
         *(
-            made(f"llava-{rates.replace('_', '-')}", partial(train_vlm, rates, scenes=scenes, **both))
+            made(
+                f"llava-{rates.replace('_', '-')}",
+                partial(train_vlm, rates, scenes=scenes, maps=maps, **both),
+            )
             for rates in CLIPS.values()
         ),
         Step(

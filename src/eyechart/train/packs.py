@@ -38,10 +38,15 @@ class Example:
     """A question and its answer: on the picture at this place of the features, or on none."""
 
     picture: int | None
-    text: str
+    text: str | None
+    """None if nothing is asked: the answer follows the patches that are shown at once."""
+
     answer: str
     weight: float = 1.0
     """How much a token of its answer counts beside those of others."""
+
+    patches: tuple[int, ...] = ()
+    """Only these of the picture's patches are shown, in this order; all if none is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,9 @@ class Segments:
     weights: Float32[ndarray, " segment"]
     """How much a token of each segment's answer counts."""
 
+    shown: tuple[tuple[int, ...], ...]
+    """Of each segment's picture the patches that are shown, none for all."""
+
 
 def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Segments:
     """Examples as the tokens of their whole training texts.
@@ -71,18 +79,19 @@ def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) ->
     Prompt and answer are cut into tokens apart, as they are when a model answers.
 
     Raises:
-        ValueError: there are no examples, or the first of an answer's examples is cut otherwise as a whole.
+        ValueError: there are no examples, the first of an answer's examples is cut otherwise as a whole, or nothing is
+            asked in one that names no patches.
     """
     if not examples:
         raise ValueError("0 examples were given; training needs at least 1")
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    prompts = _ids(tokenizer, [prompt(one.text, image=one.picture is not None) for one in examples])
+    prompts = _asked(examples, tokenizer)
     answers = {one.answer: one for one in reversed(examples)}
     said = dict(zip(answers, _ids(tokenizer, [f" {answer}{END}" for answer in answers]), strict=True))
     _check_whole(list(answers.values()), said, tokenizer)
     prefix = tuple(_ids(tokenizer, [prompt("a", image=True)])[0])
     prefix = prefix[: prefix.index(image_id)]
-    heads = [0 if one.picture is None else len(prefix) + 1 for one in examples]
+    heads = [0 if one.picture is None or one.text is None else len(prefix) + 1 for one in examples]
     asked = [ids[head:] for ids, head in zip(prompts, heads, strict=True)]
     segments = [np.array(ids + said[one.answer], np.int32) for ids, one in zip(asked, examples, strict=True)]
     starts = np.cumsum([0, *map(len, segments)], dtype=np.int64)
@@ -93,13 +102,27 @@ def tokenise(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) ->
         answers=starts[:-1] + np.array([len(ids) for ids in asked], np.int64),
         pictures=np.array([-1 if one.picture is None else one.picture for one in examples], np.int64),
         weights=np.array([one.weight for one in examples], np.float32),
+        shown=tuple(one.patches for one in examples),
     )
+
+
+def _asked(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of each prompt, none where nothing is asked."""
+    for one in examples:
+        if one.text is None and not (one.patches and one.picture is not None):
+            raise ValueError(
+                f"{one}: without a question, the patches that its answer follows have to be named"
+            )
+    texts = ["" if one.text is None else prompt(one.text, image=one.picture is not None) for one in examples]
+    return _ids(tokenizer, texts)
 
 
 def _check_whole(
     examples: Sequence[Example], said: Mapping[str, list[int]], tokenizer: PreTrainedTokenizerBase
 ) -> None:
     for one in examples[:_CHECKED]:
+        if one.text is None:
+            continue
         shown = one.picture is not None
         whole, asked = _ids(
             tokenizer, [answered(one.text, one.answer, image=shown), prompt(one.text, image=shown)]
@@ -114,10 +137,17 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 
 
 def pack(segments: Segments, *, patches: int, longest: int) -> list[Row]:
-    """The segments of each row: those of one picture, or of none, as many as fit into `longest` tokens."""
+    """The segments of each row: those of one picture, or of none, as many as fit into `longest` tokens.
+
+    A segment that is shown some patches only has a row for itself.
+    """
     lengths = np.diff(segments.starts)
-    rows: list[Row] = []
-    order = np.argsort(segments.pictures, kind="stable")
+    alone = np.array([bool(patches) for patches in segments.shown])
+    rows: list[Row] = [np.array([place]) for place in np.flatnonzero(alone)]
+    whole = np.flatnonzero(~alone)
+    if not len(whole):
+        return rows
+    order = whole[np.argsort(segments.pictures[whole], kind="stable")]
     borders = np.flatnonzero(np.diff(segments.pictures[order])) + 1
     for group in np.split(order, borders):
         head = 0 if segments.pictures[group[0]] < 0 else len(segments.prefix) + patches
@@ -178,6 +208,9 @@ class PackedBatches:
         """A hash of all examples and of how they are batched."""
         said = self.segments
         digest = hashlib.sha256(repr((said.prefix, self._examples, len(self.rows), self._seed)).encode())
+        digest.update(
+            repr([(place, patches) for place, patches in enumerate(said.shown) if patches]).encode()
+        )
         for values in (said.tokens, said.starts, said.answers, said.pictures, said.weights):
             digest.update(values.tobytes())
         return digest.hexdigest()
@@ -226,8 +259,9 @@ class PackedBatches:
         return self._head(row) + int((starts[row + 1] - starts[row]).sum())
 
     def _head(self, row: Row) -> int:
-        shown = self.segments.pictures[row[0]] >= 0
-        return len(self.segments.prefix) + self.features.shape[1] if shown else 0
+        if self.segments.pictures[row[0]] < 0:
+            return 0
+        return len(self.segments.prefix) + (len(self.segments.shown[row[0]]) or self.features.shape[1])
 
     def collated(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Rows as tensors, padded on the right.
@@ -235,7 +269,7 @@ class PackedBatches:
         Returns:
             `input_ids`, `positions`, `targets` and `weights` (row, token), where a target is the token that follows an
             answer's place, or `NO_TARGET`, and its weight is that of its example; `mask` (row, 1, query, key), True where
-            a token may look; `features` (picture, patch, dim) of the rows that have a picture, in order.
+            a token may look; `features` (patch, dim) of all rows that have a picture, row by row.
         """
         length = max(self._length(row) for row in rows)
         ids = np.full((len(rows), length), self._pad_id, np.int64)
@@ -247,17 +281,25 @@ class PackedBatches:
             self._fill(row, ids[number], positions[number], targets[number], groups[number])
             inside = groups[number] > 0
             weights[number, inside] = self.segments.weights[row][groups[number, inside] - 1]
-        pictures = [
-            int(self.segments.pictures[row[0]]) for row in rows if self.segments.pictures[row[0]] >= 0
-        ]
+            if self.segments.shown[row[0]]:
+                weights[number] = self.segments.weights[row[0]]
         return {
             "input_ids": torch.from_numpy(ids),
             "positions": torch.from_numpy(positions),
             "targets": torch.from_numpy(targets),
             "weights": torch.from_numpy(weights),
             "mask": visible(torch.from_numpy(groups)),
-            "features": torch.from_numpy(np.ascontiguousarray(self.features[pictures])),
+            "features": torch.from_numpy(self._read(rows)),
         }
+
+    def _read(self, rows: Sequence[Row]) -> Float16[ndarray, "patch dim"] | Float32[ndarray, "patch dim"]:
+        said, found = self.segments, [np.zeros((0, self.features.shape[2]), self.features.dtype)]
+        for row in rows:
+            picture, patches = said.pictures[row[0]], said.shown[row[0]]
+            if picture >= 0:
+                seen = self.features[picture]
+                found.append(seen[list(patches)] if patches else seen)
+        return np.concatenate(found)
 
     def _fill(
         self,

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTModel
 
+from eyechart.core.errors import UserError
 from eyechart.train.crops import Crops
 from eyechart.train.towers import TowerShape, export_tower, make_tower, sine_positions, to_pixels
+from eyechart.train.vlm import weights_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,22 @@ def encode_kept(
         tokens = layer(tokens)
     normed: Tensor = tower.layernorm(tokens)
     return normed
+
+
+def begin_with(model: TwoView, folder: Path) -> str:
+    """Give the encoder the weights of another one of its shape, such as `mae`; the hash of what it began with.
+
+    Raises:
+        UserError: the encoder in the folder has another shape.
+    """
+    begun = ViTModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False)
+    there = {name: tuple(value.shape) for name, value in begun.state_dict().items()}
+    if there != {name: tuple(value.shape) for name, value in model.tower.state_dict().items()}:
+        raise UserError(
+            f"{folder} holds an encoder of another shape than {model.shape}; train both with one shape"
+        )
+    model.tower.load_state_dict(begun.state_dict())
+    return weights_sha256(model.tower)
 
 
 def export_two_view(model: TwoView, folder: Path) -> Path:

@@ -148,7 +148,7 @@ def questions(facts: Facts, rng: random.Random) -> list[Question]:
         topic, truth = rng.choice(choice)
         false = _rival(topic, truth, facts, rng)
         if false is not None:
-            asked.append(_put(topic, truth, false, rng))
+            asked.append(put(topic, truth, false, rng))
     return asked
 
 
@@ -244,8 +244,8 @@ def _open_to(*taken: str) -> int:
     return sum(not any(_alike(color, other) for other in taken) for color in COLORS)
 
 
-def _put(topic: Topic, truth: str, false: str, rng: random.Random) -> Question:
-    """The question in words, its options in random order."""
+def put(topic: Topic, truth: str, false: str, rng: random.Random) -> Question:
+    """The question on a topic in words, its options in random order."""
     wording = FAMILIES[topic.family]
     options = (truth, false) if rng.random() < 0.5 else (false, truth)
     named = sorted((truth, false))
@@ -286,7 +286,7 @@ def question_for(pattern: str, before: Facts, after: Facts, rng: random.Random) 
     """
     told = topics(after)
     topic, truth = rng.choice(_differing(pattern, before, after))
-    return _put(topic, truth, told[topic], rng)
+    return put(topic, truth, told[topic], rng)
 
 
 def _differing(pattern: str, before: Facts, after: Facts) -> Sequence[tuple[Topic, str]]:
