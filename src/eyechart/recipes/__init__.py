@@ -50,14 +50,14 @@ RECIPES: Mapping[str, Recipe] = {
             name="two-view",
             about="A vision-only encoder that goes on from mae to tell scenes apart that differ in a single fact.",
             needs=("masked", "families"),
-            minutes=35,
+            minutes=23,
             loader="AutoModel",
         ),
         Recipe(
             name="language-model",
             about="A small Llama that reads scenes told in words and answers questions on them.",
             needs=("tokenizer",),
-            minutes=39,
+            minutes=53,
             loader="AutoModelForCausalLM",
         ),
         Recipe(
