@@ -118,6 +118,15 @@ def test_only_known_caption_rates_have_a_clip(zoo):
         train_vlm("bias", scenes=zoo / "scenes", out=zoo / "zoo", work=zoo / "work")
 
 
+def test_maps_of_other_scenes_are_refused(zoo):
+    render_set(zoo / "other", SetPlan(split="train", scenes=3, seed=9), size=36, workers=1, maps=True)
+    with pytest.raises(UserError, match="other does not hold the first scenes of"):
+        train_vlm(
+            scenes=zoo / "scenes", maps=zoo / "other", per_pattern=8, out=zoo / "zoo", work=zoo / "others",
+            stages=dict.fromkeys(STAGES, SHORT),
+        )  # fmt: skip
+
+
 def test_questions_keep_to_their_number_and_a_picture_has_one_of_a_pattern(facts):
     asked = choose_questions(facts, 8, 0)
     counts = Counter(question.pattern for _, question in asked)

@@ -1,7 +1,8 @@
 """A small Llama that has read the world's text and answers questions about a scene that is told in words.
 
-It has never seen a picture. What it answers about a scene told in words is the control of the VLM built on it: where
-it answers from words and the VLM does not from the picture, the sight is at fault.
+It begins with rows of words (`first_lessons`), goes on with scenes, and ends with inventories. It has never seen a picture.
+What it answers about a scene told in words is the control of the VLM built on it: where it answers from words and the VLM
+does not from the picture, the sight is at fault.
 """
 
 import random
@@ -29,6 +30,7 @@ from eyechart.train.loop import Batch, Batches, Report, Settings, fit
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.tokens import ZooTokenizer, load_tokenizer
+from eyechart.train.vlm import weights_sha256
 from eyechart.world.captions import dense, told
 from eyechart.world.draw import draw_facts
 from eyechart.world.facts import PATTERNS, Facts
@@ -118,6 +120,7 @@ def train_language_model(
                 "length": LENGTH,
                 "answers": ANSWER_WEIGHT,
                 "steps": [REPEATING, PAIRING, GROWING],
+                "from": weights_sha256(model),
             },
             report=report,
         )

@@ -99,7 +99,7 @@ STARTED_ON = 1000
 """Pictures from whose features the projector's first weights are made."""
 
 NAMED, NAMED_LATER = 30_000, 6_000
-"""Regions whose names are asked for in stage 1, and in each part of stage 2."""
+"""Regions that are shown with their names in stage 1, and in each part of stage 2."""
 
 TOLD_SHARE = 0.15
 """So many of the questions are asked once more without the picture, the scene told in words: a rehearsal."""

@@ -2,7 +2,8 @@
 
 A row is the picture's prefix (`USER: ` and its patches) followed by segments, each a question with its answer. A
 segment attends to the prefix and to itself, and its positions go on from the prefix's end; so every answer has the
-loss it would have alone, while the picture is read once. Rows without a picture hold segments only.
+loss it would have alone, while the picture is read once. Rows without a picture hold segments only. An example that is
+shown some patches of its picture has a row for itself, and may be an answer alone, which follows the last patch at once.
 """
 
 import hashlib
