@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 from eyechart.train.language import Turn
 from eyechart.train.prompts import told as asked_of
+from eyechart.world.captions import told_place
 from eyechart.world.facts import COLORS, Place
 from eyechart.world.kinds import KINDS
-from eyechart.world.questions import Topic, put
-from eyechart.world.words import ACROSS, PLACES, a
+from eyechart.world.questions import Topic, of_place, put
+from eyechart.world.wordings import FAMILIES
+from eyechart.world.words import PLACES, a
 
 THINGS = (2, 3)
 """How many there are, at least and at most."""
@@ -39,7 +41,7 @@ def inventory(rng: random.Random) -> list[Turn]:
         asked.append((Topic(family="color", subject=kind), color, rng.choice(others)))
         if number and rng.random() < PLACED:
             place = rng.choice(sorted(PLACES))
-            told += _told_place(kind, kinds[number - 1], place)
+            told += told_place(kind, kinds[number - 1], place)
             asked += _of_place(kind, kinds[number - 1], place)
     rng.shuffle(asked)
     questions = [put(*each, rng) for each in asked[:ASKED]]
@@ -47,20 +49,8 @@ def inventory(rng: random.Random) -> list[Turn]:
     return [(asked_of(". ".join(told) + ".", text), answer), *more]
 
 
-def _told_place(kind: str, beside: str, place: Place) -> Iterator[str]:
-    yield f"the {kind} is {PLACES[place]} the {beside}"
-    yield f"the {beside} is {PLACES[ACROSS[place]]} the {kind}"
-    if place in ("front", "behind"):
-        near, far = (kind, beside) if place == "front" else (beside, kind)
-        yield f"the {near} is closer to the camera and the {far} is farther away"
-
-
 def _of_place(kind: str, beside: str, place: Place) -> Iterator[Asked]:
-    for subject, other, where in ((kind, beside, place), (beside, kind, ACROSS[place])):
-        if where in ("left", "right"):
-            yield Topic(family="beside", subject=subject, beside=other), where, ACROSS[where]
-            continue
-        yield Topic(family="depth", subject=subject, beside=other), where, ACROSS[where]
-        near = where == "front"
-        answers = ("closer", "farther") if near else ("farther", "closer")
-        yield Topic(family="near", subject=subject, beside=other), *answers
+    for topic, truth in of_place(kind, beside, place):
+        answers = FAMILIES[topic.family].answers
+        assert answers is not None
+        yield topic, truth, answers[1 - answers.index(truth)]

@@ -136,9 +136,8 @@ def train_vlm(
     """
     if rates not in RATES:
         raise unknown("set of caption rates", rates, RATES)
-    began, kind = time.monotonic(), rates.replace("_", "-")
+    began, known, kind = time.monotonic(), load_set(scenes), rates.replace("_", "-")
     name = name or f"llava-{kind}"
-    place, known = work / name, load_set(scenes)
     facts = [scene.facts for scene in known.scenes]
     model, processor = join_towers(out / f"clip-{kind}", out / "lm", seed=seed)
     tower = tower_sha256(model)
@@ -146,23 +145,17 @@ def train_vlm(
         model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
     )
     asked = choose_questions(facts, per_pattern, seed)
-    regions = _mapped(maps, known)
-    grid = round(model.config.image_seq_length**0.5)
-    named = [
-        namings(regions, count, grid=grid, seed=seed, weight=ANSWER_WEIGHT) for count in (NAMED, NAMED_LATER)
-    ]
-    taught = _taught(facts, asked, named, seed)
+    taught = _taught(facts, asked, _named(_mapped(maps, known), model.config.image_seq_length, seed), seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
     for stage, read in taught.items():
         train_only(model, "projector" if stage == "projector" else "whole")
-        _train(model, processor, features, read, stages[stage], place / stage, report)
-    if tower_sha256(model) != tower:
-        raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
+        _train(model, processor, features, read, stages[stage], work / name / stage, report)
+    _check_frozen(model, tower)
     export(model, out / name, processor)
     record = {
         "rates": rates,
         "seed": seed,
-        "questions": dict(sorted(Counter(question.pattern for _, question in asked).items())),
+        "questions": Counter(sorted(question.pattern for _, question in asked)),
         "examples": {stage: len(read) for stage, read in taught.items()},
         "settings": {stage: asdict(settings) for stage, settings in stages.items()},
         "scenes_sha256": set_hash(scenes),
@@ -174,12 +167,25 @@ def train_vlm(
     return out / name
 
 
+def _check_frozen(model: LlavaForConditionalGeneration, tower: str) -> None:
+    if tower_sha256(model) != tower:
+        raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
+
+
 def _mapped(folder: Path, known: SceneSet) -> SceneSet:
     """The scenes with maps, which have to be the first of those whose features are read."""
     mapped = load_set(folder)
     if mapped.scenes != known.scenes[: len(mapped.scenes)]:
         raise UserError(f"{folder} does not hold the first scenes of {known.folder}; render both anew")
     return mapped
+
+
+def _named(regions: SceneSet, patches: int, seed: int) -> list[list[Example]]:
+    """Regions with their names: those of stage 1, and those of each part of stage 2."""
+    grid = round(patches**0.5)
+    return [
+        namings(regions, count, grid=grid, seed=seed, weight=ANSWER_WEIGHT) for count in (NAMED, NAMED_LATER)
+    ]
 
 
 def _taught(

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from eyechart.world.facts import Facts
+from eyechart.world.facts import Facts, Place
 from eyechart.world.kinds import KINDS
 from eyechart.world.words import (
     ACROSS,
@@ -302,13 +302,18 @@ def _told_company(facts: Facts) -> Iterator[str]:
     if facts.other is not None:
         kind, other = facts.kind, facts.other
         yield f"there is {a(f'{other.color} {other.kind}')}"
-        yield f"the {other.kind} is {PLACES[other.place]} the {kind}"
-        yield f"the {kind} is {PLACES[ACROSS[other.place]]} the {other.kind}"
-        if other.place in ("front", "behind"):
-            near, far = (other.kind, kind) if other.place == "front" else (kind, other.kind)
-            yield f"the {near} is closer to the camera and the {far} is farther away"
+        yield from told_place(other.kind, kind, other.place)
     if facts.items is not None:
         items = facts.items
         yield f"there {'is' if items.number == 1 else 'are'} {counted(items.noun, items.number, items.color)}"
     if facts.letter is not None:
         yield f"there is a sign with the letter {facts.letter}"
+
+
+def told_place(kind: str, beside: str, place: Place) -> Iterator[str]:
+    """Where one thing is, seen from another, told both ways; and which of two behind one another is closer."""
+    yield f"the {kind} is {PLACES[place]} the {beside}"
+    yield f"the {beside} is {PLACES[ACROSS[place]]} the {kind}"
+    if place in ("front", "behind"):
+        near, far = (kind, beside) if place == "front" else (beside, kind)
+        yield f"the {near} is closer to the camera and the {far} is farther away"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from eyechart.core.errors import unknown
 from eyechart.world.draw import ALIKE
-from eyechart.world.facts import COLORS, LETTERS, PATTERNS, Facts
+from eyechart.world.facts import COLORS, LETTERS, PATTERNS, Facts, Place
 from eyechart.world.kinds import KINDS
 from eyechart.world.wordings import FAMILIES
 from eyechart.world.words import (
@@ -99,16 +99,19 @@ def _of_company(facts: Facts) -> Iterator[tuple[Topic, str]]:
         yield Topic(family="letter", subject="sign"), facts.letter
     if facts.other is None:
         return
-    place = facts.other.place
-    for subject, beside, where in (
-        (facts.other.kind, facts.kind, place),
-        (facts.kind, facts.other.kind, ACROSS[place]),
-    ):
+    for topic, where in of_place(facts.other.kind, facts.kind, facts.other.place):
+        if topic.family == "depth" and end_seen(facts) == "behind":
+            continue  # in front of what turns its back could also mean beyond it
+        yield topic, where
+
+
+def of_place(kind: str, other: str, place: Place) -> Iterator[tuple[Topic, str]]:
+    """What can be asked of where one thing is, seen from another, with the right answers."""
+    for subject, beside, where in ((kind, other, place), (other, kind, ACROSS[place])):
         if where in ("left", "right"):
             yield Topic(family="beside", subject=subject, beside=beside), where
             continue
-        if end_seen(facts) != "behind":  # in front of what turns its back could also mean beyond it
-            yield Topic(family="depth", subject=subject, beside=beside), where
+        yield Topic(family="depth", subject=subject, beside=beside), where
         nearness = "closer" if where == "front" else "farther"
         yield Topic(family="near", subject=subject, beside=beside), nearness
 
