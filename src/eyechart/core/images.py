@@ -16,7 +16,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +121,27 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         BadImage: there is no right picture in the file; the reason is one of `REASONS`.
     """
     name = shown(path)
+    return _opened_image(Path(path), name, lambda: _read(path, name), max_pixels)
+
+
+def open_bytes(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> OpenedImage:
+    """Read one picture that lies in memory, as `open_image` reads a file of these bytes.
+
+    Args:
+        name: what the picture is called, for messages; the result's `path`.
+
+    Raises:
+        BadImage: there is no right picture in the bytes; the reason is one of `REASONS`.
+    """
+    return _opened_image(Path(name), name, lambda: (data, _kind(data[:16], name)), max_pixels)
+
+
+def _opened_image(
+    path: Path, name: str, read: Callable[[], tuple[bytes, str]], max_pixels: int
+) -> OpenedImage:
     with pillow_warnings() as warned:
         try:
-            data, kind = _read(path, name)
+            data, kind = read()
             size, image, notes = _decode(name, data, kind, max_pixels)
         except MemoryError:
             raise BadImage(name, "too_large", "not enough memory to decode it") from None
@@ -132,7 +150,7 @@ def open_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         except CutShort as error:
             raise BadImage(name, "truncated", str(error)) from None
     return OpenedImage(
-        path=Path(path),
+        path=path,
         image=image,
         sha256=hashlib.sha256(data).hexdigest(),
         size_on_disk=size,
@@ -214,12 +232,18 @@ def _read(path: str | os.PathLike[str], name: str) -> tuple[bytes, str]:
         if size > MAX_BYTES:
             raise BadImage(name, "too_large", f"{size} bytes; the limit is {MAX_BYTES}")
         prefix = handle.read(16)
-        if not prefix:
-            raise BadImage(name, "empty", "0 bytes")
-        kind = _format(prefix)
-        if kind is None:
-            raise BadImage(name, "not_an_image", f"it starts with {prefix[:8]!r}")
+        kind = _kind(prefix, name)
         return prefix + handle.read(), kind
+
+
+def _kind(prefix: bytes, name: str) -> str:
+    """The format that a file's first 16 bytes tell."""
+    if not prefix:
+        raise BadImage(name, "empty", "0 bytes")
+    kind = _format(prefix)
+    if kind is None:
+        raise BadImage(name, "not_an_image", f"it starts with {prefix[:8]!r}")
+    return kind
 
 
 def _format(prefix: bytes) -> str | None:

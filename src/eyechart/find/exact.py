@@ -1,0 +1,151 @@
+"""Which dot products lie above or below a threshold, decided exactly: no rounding, whatever multiplied them first.
+
+The decision is on the true sum of the products of the stored float32 values. A float32 sum decides where it is farther
+from the threshold than it can be wrong, a float64 sum where that is, and a sum without any rounding the rest. So every
+way of multiplying (tiles, gathers, a kernel of its own) comes to the same pairs.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from eyechart.core.errors import UserError
+
+Rows = Float[ndarray, "_ _"]
+"""A vector for each image, in float32 or float16; memory-mapped or not."""
+
+SINGLE, DOUBLE = 2.0**-24, 2.0**-53
+"""Half the distance of 1 from the next number up: what one operation in float32 or float64 may be wrong by, as a share."""
+
+STEP = 256
+"""Pairs whose rows are gathered at a time: so few that they stay in a core's own cache."""
+
+LENGTH_TOLERANCE = 0.01
+"""How far a row's length may lie from 1; float16 rounds it by up to 0.0005."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """Rows, and the cosine that a pair of them has to lie beyond, strictly."""
+
+    rows: Rows
+    value: float
+    above: bool
+    """Whether the dot product has to be larger than the value; else smaller."""
+
+    error: float
+    """How far a float32 dot product of two of these rows may be from the truth."""
+
+    def passed(self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]) -> Bool[ndarray, " pair"]:
+        """Which of the listed pairs lie beyond, exactly."""
+        return self.decided(first, second, single_dots(self.rows, first, second))
+
+    def decided(
+        self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], single: Float[ndarray, " pair"]
+    ) -> Bool[ndarray, " pair"]:
+        """The same, where float32 dot products are known already."""
+        sign = 1 if self.above else -1
+        beyond: Bool[ndarray, " pair"] = sign * (single - self.value) > 0
+        unsure = np.flatnonzero(np.abs(single - self.value) <= self.error)
+        if len(unsure):
+            sides = _sides(self.rows, first[unsure], second[unsure], self.value)
+            beyond[unsure] = sign * sides > 0
+        return beyond
+
+
+def threshold(rows: Rows, value: float, *, above: bool) -> Threshold:
+    """The threshold with its error bound: n roundings of terms whose sizes add up to the product of two lengths at most."""
+    longest = 1 + LENGTH_TOLERANCE
+    error = 1.01 * (rows.shape[1] + 2) * SINGLE * longest**2
+    return Threshold(rows=rows, value=value, above=above, error=error)
+
+
+def single_dots(
+    rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]
+) -> Float[ndarray, " pair"]:
+    """The dot products of listed pairs of rows, summed in float32."""
+    return _dots(rows, first, second, np.float32)
+
+
+def double_dots(
+    rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]
+) -> Float[ndarray, " pair"]:
+    """The dot products of listed pairs of rows, summed in float64; the same whatever pairs they come with."""
+    return _dots(rows, first, second, np.float64)
+
+
+def _dots(
+    rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], dtype: type[np.floating]
+) -> Float[ndarray, " pair"]:
+    found = np.empty(len(first), dtype)
+    for start in range(0, len(first), STEP):
+        some = slice(start, start + STEP)
+        left, right = (rows[place[some]].astype(dtype, copy=False) for place in (first, second))
+        np.einsum("pd,pd->p", left, right, out=found[some])
+    return found
+
+
+def _sides(
+    rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], value: float
+) -> Float[ndarray, " pair"]:
+    """A number with the sign of each dot product minus the value: exact."""
+    sides = double_dots(rows, first, second) - value
+    longest = 1 + LENGTH_TOLERANCE
+    error = 1.01 * (rows.shape[1] + 2) * DOUBLE * (longest**2 + abs(value))
+    for place in np.flatnonzero(np.abs(sides) <= error):
+        left, right = (rows[one[place]].astype(np.float64) for one in (first, second))
+        sides[place] = math.fsum(
+            [*(left * right).tolist(), -value]
+        )  # products of two float32 are exact in float64
+    return sides
+
+
+def check_rows(rows: Rows, name: str, ids: Sequence[str] | None = None) -> None:
+    """Refuse rows whose dot products are no cosines.
+
+    Args:
+        name: what the rows are, for the message.
+        ids: the images' names, for the message; without them, the rows' numbers.
+
+    Raises:
+        UserError: a row is not finite, zero, or not of length 1 within `LENGTH_TOLERANCE`; the images are named.
+    """
+    if rows.dtype not in (np.float32, np.float16):
+        raise UserError(f"{name} is {rows.dtype}, expected float32 or float16: convert it first")
+    reasons: dict[str, list[int]] = {"not finite": [], "all zeros": [], "not of length 1": []}
+    for start, part in parts(rows):
+        lengths = np.sqrt(np.einsum("id,id->i", part, part))
+        finite = np.isfinite(part).all(axis=1)
+        wrong = {
+            "not finite": ~finite,
+            "all zeros": finite & (lengths == 0),
+            "not of length 1": finite & (lengths > 0) & (np.abs(lengths - 1) > LENGTH_TOLERANCE),
+        }
+        for reason, found in wrong.items():
+            reasons[reason] += (start + np.flatnonzero(found)).tolist()
+    said = [
+        f"{len(places)} of {len(rows)} {reason} ({_named(places, ids)})"
+        for reason, places in reasons.items()
+        if places
+    ]
+    if said:
+        raise UserError(
+            f"rows of {name} have no cosine: {'; '.join(said)}. Leave them out, or divide each row by its length first"
+        )
+
+
+def _named(places: list[int], ids: Sequence[str] | None) -> str:
+    shown = [f"row {place}" if ids is None else ids[place] for place in places[:5]]
+    return ", ".join([*shown, "..."] if len(places) > 5 else shown)
+
+
+def parts(rows: Rows, step: int = 4096) -> Iterator[tuple[int, Float[ndarray, "part dim"]]]:
+    """The rows in float64, some thousands at a time, each part with where it starts."""
+    for start in range(0, len(rows), step):
+        with np.errstate(over="ignore"):
+            yield start, np.asarray(rows[start : start + step], np.float64)
+

@@ -1,0 +1,130 @@
+"""Short rows whose dot products bound those of the long ones from above, with proof.
+
+P is an orthogonal projection onto the first principal axes around the mean m, and r the length of what it leaves out.
+With z = (P(x - m), r) no distance grows: |z_x - z_y| <= |x - y| (the last coordinate is the Cauchy-Schwarz bound of the
+rest). As |z|² = |x - m|², this says x.y <= z_x.z_y - h_x - h_y with h = |m|²/2 - x.m; two more columns make the right
+side one dot product. What rounding adds is bounded, and the bound is added to the threshold's safe side.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from eyechart.find.exact import LENGTH_TOLERANCE, SINGLE, Rows, parts
+
+SAMPLED = 6_000
+"""Rows from which mean and axes are taken; any mean and any axes are right, these only prune well."""
+
+TRIED = 2_048
+"""Rows among which it is counted how many pairs a width leaves."""
+
+WIDTHS = (64, 128, 256)
+"""Columns of a sketch, the three extra ones included."""
+
+COLUMN_COST, TILE_COST, PAIR_COST = 0.04, 1.0, 1000.0
+"""Nanoseconds: a column of a pair in a tile, the rest of a pair in a tile, and a pair that is left to be looked at
+closely. Measured on two cores without AVX-512; only their ratios matter, and only to speed (bench/find.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketches:
+    """Two short rows for each image: the left of one times the right of another bounds their cosine from above."""
+
+    left: Float[Tensor, "image column"]
+    right: Float[Tensor, "image column"]
+    slack: float
+    """How far a product computed in float32 may lie below the bound."""
+
+    exact: bool
+    """Whether these are the rows themselves, so that nothing is bounded but the rounding."""
+
+    @property
+    def columns(self) -> int:
+        """How long the short rows are."""
+        return self.left.shape[1]
+
+
+def whole(rows: Rows) -> Sketches:
+    """The rows themselves."""
+    with warnings.catch_warnings():  # a file mapped for reading: nothing here writes
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(np.asarray(rows, np.float32))
+    slack = _rounding(rows.shape[1], (1 + LENGTH_TOLERANCE) ** 2)
+    return Sketches(left=tensor, right=tensor, slack=slack, exact=True)
+
+
+def sketched(rows: Rows, axes: "Axes", columns: int) -> Sketches:
+    """Sketches of so many columns: principal coordinates, what they leave out, and two that shift the product."""
+    left = torch.empty(len(rows), columns)
+    right = torch.empty(len(rows), columns)
+    for start, part in parts(rows):
+        short, shift = _short(part, axes, columns - 3)
+        place = slice(start, start + len(part))
+        for side, last in ((left, (-shift, np.ones_like(shift))), (right, (np.ones_like(shift), -shift))):
+            side[place] = torch.from_numpy(np.column_stack([short, *last]).astype(np.float32))
+    largest = float(left.square().sum(1).max()) if len(rows) else 0.0
+    return Sketches(left=left, right=right, slack=_rounding(columns, largest), exact=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """A mean and orthonormal axes, those of largest variance first."""
+
+    mean: Float[ndarray, " dim"]
+    axes: Float[ndarray, "dim axis"]
+
+
+def principal_axes(rows: Rows) -> Axes:
+    """Mean and principal axes of up to `SAMPLED` rows, evenly spaced."""
+    some = np.asarray(rows[:: max(1, len(rows) // SAMPLED)], np.float64)
+    mean = some.mean(axis=0)
+    _, axes = np.linalg.eigh((some - mean).T @ (some - mean))
+    return Axes(mean=mean, axes=np.ascontiguousarray(axes[:, ::-1]))
+
+
+def choose(rows: Rows, min_semantic: float) -> Sketches:
+    """Sketches of the width that should take least time: wider ones cost more to multiply and leave fewer pairs."""
+    dim = rows.shape[1]
+    widths = [width for width in WIDTHS if width < dim]
+    if len(rows) < TRIED or not widths:
+        return whole(rows)
+    axes = principal_axes(rows)
+    some = rows[:: len(rows) // TRIED]
+    costs = {width: _cost(sketched(some, axes, width), min_semantic) for width in widths}
+    costs[dim] = _cost(whole(some), min_semantic)
+    best = min(costs, key=lambda width: costs[width])
+    return whole(rows) if best == dim else sketched(rows, axes, best)
+
+
+def _cost(tried: Sketches, min_semantic: float) -> float:
+    """Nanoseconds a pair, estimated."""
+    products = tried.left @ tried.right.T
+    products.fill_diagonal_(-torch.inf)
+    left = float((products > min_semantic - tried.slack).float().mean())
+    return COLUMN_COST * tried.columns + TILE_COST + PAIR_COST * left
+
+
+def _short(
+    part: Float[ndarray, "part dim"], axes: Axes, count: int
+) -> tuple[Float[ndarray, "part short"], Float[ndarray, " part"]]:
+    """The principal coordinates and the length of the rest, and what the product is shifted by."""
+    around = part - axes.mean
+    main = around @ axes.axes[:, :count]
+    rest = np.einsum("id,id->i", around, around) - np.einsum("id,id->i", main, main)
+    shift = axes.mean @ axes.mean / 2 - part @ axes.mean
+    return np.column_stack([main, np.sqrt(np.maximum(rest, 0.0))]), shift
+
+
+def _rounding(columns: int, largest: float) -> float:
+    """A bound for the error of a float32 product of two rows of squared length `largest` that were rounded to float32.
+
+    Each of the n terms takes part in n roundings at most, each row was rounded once, and the sizes of the terms add up to
+    `largest` at most (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1). The last summand covers
+    the float64 errors of the coordinates, whose square root is of the order of 1e-7 where nothing is left out.
+    """
+    return 1.01 * (columns + 4) * SINGLE * largest + 1e-6

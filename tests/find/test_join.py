@@ -1,0 +1,259 @@
+"""The exact join against a brute force that rounds nothing: random rows, clumps, thresholds exactly on a pair, odd input."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eyechart.core.errors import UserError
+from eyechart.find import join, mine_pairs, sketch
+from eyechart.find.exact import threshold
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles and sketches so small that a few dozen rows take many of them."""
+    monkeypatch.setattr(join, "TILE", (8, 16))
+    monkeypatch.setattr(sketch, "TRIED", 8)
+    monkeypatch.setattr(sketch, "WIDTHS", (6, 12))
+
+
+def unit(rows, dtype=np.float32):
+    """Rows of length 1."""
+    wide = np.asarray(rows, np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(dtype)
+
+
+def noise(images, dim, seed):
+    return np.random.default_rng(seed).normal(size=(images, dim))
+
+
+def clumps(images, dim, seed, *, spread=0.2):
+    """Rows in a few groups, so that many pairs are near."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(1, images // 6), dim))
+    return unit(centres[rng.integers(0, len(centres), images)] + spread * rng.normal(size=(images, dim)))
+
+
+def side(x, y, value):
+    """The sign of a dot product minus a value, without any rounding."""
+    terms = [float(a) * float(b) for a, b in zip(x, y, strict=True)]
+    return math.fsum([*terms, -value])
+
+
+def by_hand(semantic, reference, low, high):
+    """All pairs that satisfy both conditions, one by one."""
+    return {
+        (i, j)
+        for i, j in combinations(range(len(semantic)), 2)
+        if side(semantic[i], semantic[j], low) > 0 and side(reference[i], reference[j], high) < 0
+    }
+
+
+def found(mined):
+    return set(zip(mined.pairs.i.tolist(), mined.pairs.j.tolist(), strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(0, 70),
+    dim=st.sampled_from([3, 16, 40]),
+    seed=st.integers(0, 10**6),
+    low=st.sampled_from([-1.1, -0.2, 0.5, 0.9, 0.95, 0.99, 1.1]),
+    high=st.sampled_from([-1.1, 0.1, 0.6, 0.97, 1.1]),
+    half=st.booleans(),
+    threads=st.integers(1, 3),
+)
+def test_no_pair_is_missed_and_none_invented(images, dim, seed, low, high, half, threads):
+    dtype = np.float16 if half else np.float32
+    semantic = clumps(images, dim, seed).astype(dtype) if images else np.zeros((0, dim), dtype)
+    reference = clumps(images, dim + 1, seed + 1).astype(dtype) if images else np.zeros((0, dim + 1), dtype)
+    mined = mine_pairs(semantic, reference, min_semantic=low, max_reference=high, threads=threads)
+    assert found(mined) == by_hand(semantic, reference, low, high)
+    assert mined.certificate.found == mined.certificate.kept == len(mined.pairs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), which=st.integers(0, 10**6))
+def test_a_threshold_exactly_on_a_pair_leaves_that_pair_out(seed, which):
+    """Both conditions are strict, whatever way the dot product was summed up."""
+    semantic, reference = clumps(40, 16, seed), unit(noise(40, 16, seed + 1))
+    pairs = list(combinations(range(40), 2))
+    i, j = pairs[which % len(pairs)]
+    on = math.fsum(float(a) * float(b) for a, b in zip(semantic[i], semantic[j], strict=True))
+    mined = mine_pairs(semantic, reference, min_semantic=on, max_reference=2.0)
+    assert found(mined) == by_hand(semantic, reference, on, 2.0)
+    below = np.nextafter(on, -2)
+    assert (i, j) in found(mine_pairs(semantic, reference, min_semantic=below, max_reference=2.0)) or (
+        side(semantic[i], semantic[j], below) <= 0
+    )
+
+
+def test_identical_rows_are_decided_by_their_own_length():
+    row = unit(noise(1, 24, 3))
+    same = np.repeat(row, 20, axis=0)
+    squared = math.fsum(float(a) ** 2 for a in row[0])
+    far = unit(noise(20, 24, 4))
+    for value in (np.nextafter(squared, 0), squared, np.nextafter(squared, 2)):
+        mined = mine_pairs(same, far, min_semantic=value, max_reference=2.0)
+        assert len(mined.pairs) == (190 if side(row[0], row[0], value) > 0 else 0)
+    assert side(row[0], row[0], np.nextafter(squared, 0)) > 0 > side(row[0], row[0], np.nextafter(squared, 2))
+
+
+def test_the_cosines_and_the_order_are_those_of_the_rows():
+    semantic, reference = clumps(60, 24, 5), unit(noise(60, 10, 6))
+    pairs = mine_pairs(semantic, reference, min_semantic=0.9, max_reference=0.4).pairs
+    assert len(pairs) > 20
+    for i, j, near, far in zip(pairs.i, pairs.j, pairs.semantic, pairs.reference, strict=True):
+        assert near == pytest.approx(float(semantic[i].astype(float) @ semantic[j].astype(float)), abs=1e-12)
+        assert far == pytest.approx(float(reference[i].astype(float) @ reference[j].astype(float)), abs=1e-12)
+    gaps = pairs.semantic - pairs.reference
+    assert (np.diff(gaps) <= 0).all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_one_giant_clump_under_limits_counts_all_that_was_found(spread):
+    semantic = clumps(5, 16, 0)[:1].repeat(120, axis=0) + spread * noise(120, 16, 1) / 10
+    reference = unit(noise(120, 8, 2))
+    every = mine_pairs(unit(semantic), reference, max_reference=0.9)
+    limited = mine_pairs(unit(semantic), reference, max_reference=0.9, per_image=3, budget=50)
+    assert limited.certificate.found == every.certificate.found > 5000
+    assert len(limited.pairs) == limited.certificate.kept == 50
+    assert np.bincount(np.r_[limited.pairs.i, limited.pairs.j]).max() <= 3
+
+
+def test_the_sketches_bound_every_cosine_from_above():
+    rows = clumps(200, 48, 8)
+    axes = sketch.principal_axes(rows)
+    truth = torch.from_numpy(rows.astype(np.float64) @ rows.astype(np.float64).T)
+    tightest = []
+    for columns in (6, 12, 24):
+        short = sketch.sketched(rows, axes, columns)
+        bound = (short.left @ short.right.T).double()
+        assert (bound >= truth - short.slack).all()
+        tightest.append(float((bound - truth).mean()))
+    assert tightest == sorted(tightest, reverse=True)  # the more columns, the nearer the truth
+
+
+def test_a_bound_that_is_too_low_would_be_noticed(monkeypatch):
+    """The check above can fail: without the column for what is left out, pairs are missed."""
+    short = sketch._short
+
+    def without_rest(part, axes, count):
+        coordinates, shift = short(part, axes, count)
+        coordinates[:, -1] = 0
+        return coordinates, shift
+
+    monkeypatch.setattr(sketch, "_short", without_rest)
+    rows = clumps(200, 48, 8)
+    made = sketch.sketched(rows, sketch.principal_axes(rows), 6)
+    truth = torch.from_numpy(rows.astype(np.float64) @ rows.astype(np.float64).T)
+    assert not ((made.left @ made.right.T).double() >= truth - made.slack).all()
+
+
+def test_sketches_are_used_where_they_save_time():
+    rows = clumps(300, 40, 9)
+    assert sketch.choose(rows, 0.95).columns < 40
+    assert sketch.choose(rows[:4], 0.95).exact
+
+
+def test_many_pairs_in_a_tile_are_decided_alike(monkeypatch):
+    semantic, reference = clumps(100, 16, 10, spread=0.05), unit(noise(100, 16, 11))
+    dense, single = [], []
+    for share, into in ((0.0, dense), (2.0, single)):
+        monkeypatch.setattr(join, "DENSE", share)
+        into.append(mine_pairs(semantic, reference, min_semantic=0.9))
+    assert found(dense[0]) == found(single[0]) == by_hand(semantic, reference, 0.9, 0.6)
+    assert dense[0].pairs.semantic.tobytes() == single[0].pairs.semantic.tobytes()
+
+
+def test_what_both_encoders_take_for_the_same_is_listed_apart():
+    base = unit(noise(30, 16, 12))
+    semantic = np.r_[base, unit(base + 0.01 * noise(30, 16, 13))]
+    reference = np.r_[base[:15], unit(noise(15, 16, 14)), base[:15], unit(noise(15, 16, 15))]
+    mined = mine_pairs(semantic, reference, min_semantic=0.95, max_reference=0.6, min_alike=0.95)
+    assert found(mined) == {(place, place + 30) for place in range(15, 30)} & by_hand(
+        semantic, reference, 0.95, 0.6
+    )
+    assert set(zip(mined.alike.i.tolist(), mined.alike.j.tolist(), strict=True)) == {
+        (place, place + 30) for place in range(15)
+    }
+
+
+def test_only_pairs_that_count_are_found():
+    semantic, reference = clumps(60, 24, 5), unit(noise(60, 10, 6))
+    kind = np.arange(60) % 3
+    mined = mine_pairs(
+        semantic, reference, min_semantic=0.9, where=lambda first, second: kind[first] == kind[second]
+    )
+    assert found(mined) == {(i, j) for i, j in by_hand(semantic, reference, 0.9, 0.6) if kind[i] == kind[j]}
+
+
+def test_rows_are_read_from_disk_and_float64_is_refused(tmp_path):
+    semantic, reference = clumps(50, 16, 1), unit(noise(50, 8, 2))
+    np.save(tmp_path / "rows.npy", semantic)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert found(mine_pairs(mapped, reference, min_semantic=0.9)) == by_hand(semantic, reference, 0.9, 0.6)
+    with pytest.raises(UserError, match="semantic is float64, expected float32 or float16"):
+        mine_pairs(semantic.astype(np.float64), reference)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (np.nan, r"1 of 20 not finite \(photo-7\)"),
+        (np.inf, r"1 of 20 not finite \(photo-7\)"),
+        (0.0, r"1 of 20 all zeros \(photo-7\)"),
+        (3.0, r"1 of 20 not of length 1 \(photo-7\)"),
+    ],
+)
+def test_rows_without_a_cosine_are_refused_by_name(spoil, words):
+    rows = unit(noise(20, 8, 0))
+    bad = rows.copy()
+    bad[7] = bad[7] * spoil if spoil in (0.0, 3.0) else spoil
+    ids = [f"photo-{place}" for place in range(20)]
+    with pytest.raises(UserError, match="rows of semantic have no cosine: " + words):
+        mine_pairs(bad, rows, ids=ids)
+    with pytest.raises(UserError, match="rows of reference have no cosine"):
+        mine_pairs(rows, bad, ids=ids)
+
+
+def test_limits_and_lengths_that_make_no_sense_are_refused():
+    rows = unit(noise(20, 8, 0))
+    with pytest.raises(UserError, match="20 semantic rows and 19 reference rows"):
+        mine_pairs(rows, rows[:19])
+    with pytest.raises(UserError, match="20 reference rows and 3 ids"):
+        mine_pairs(rows, rows, ids=["a", "b", "c"])
+    with pytest.raises(UserError, match="per_image is 0; it must be at least 1"):
+        mine_pairs(rows, rows, per_image=0)
+    with pytest.raises(UserError, match="budget is -1; it must be at least 1"):
+        mine_pairs(rows, rows, budget=-1)
+
+
+def test_progress_ends_with_all_pairs_and_torch_keeps_its_threads():
+    rows, told, had = unit(noise(50, 8, 0)), [], torch.get_num_threads()
+    mine_pairs(rows, rows, progress=lambda stage, done, total: told.append((done, total)))
+    assert told[0] == (0, 1225)
+    assert told[-1] == (1225, 1225)
+    assert torch.get_num_threads() == had
+
+
+def test_an_error_in_a_worker_reaches_the_caller():
+    rows = clumps(50, 8, 0)
+
+    def broken(first, second):
+        raise RuntimeError("no such class")
+
+    with pytest.raises(RuntimeError, match="no such class"):
+        mine_pairs(rows, unit(noise(50, 8, 1)), min_semantic=0.5, where=broken)
+
+
+def test_float32_error_bounds_hold_for_long_rows():
+    rows = unit(noise(40, 768, 0))
+    test = threshold(rows, 0.5, above=True)
+    exact = rows.astype(np.float64) @ rows.astype(np.float64).T
+    assert np.abs(rows @ rows.T - exact).max() < test.error
