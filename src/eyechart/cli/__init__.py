@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import doctor, exam, lists, report, train, world, zoo
+from eyechart.cli import doctor, exam, lists, mine, report, train, world, zoo
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("exam")(exam.run_exam)
+app.command("mine")(mine.run_mine)
 app.command("report")(report.render_again)
 app.command("train")(train.run_training)
 app.add_typer(zoo.app, name="zoo")

@@ -7,7 +7,7 @@ the shard in flight.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,10 @@ class EmbeddingStore:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __iter__(self) -> Iterator[str]:
+        """The hashes of all images that have a row."""
+        return iter(self._rows)
+
     def missing(self, images: Iterable[str]) -> list[str]:
         """The hashes not stored yet, each once, in the order given."""
         return [name for name in dict.fromkeys(images) if name not in self._rows]
@@ -75,14 +79,31 @@ class EmbeddingStore:
         Raises:
             KeyError: an image was never added.
         """
+        parts = list(self.parts(images))
+        if not parts:
+            return np.zeros((0, 0), dtype=np.float32)
+        found = np.empty((len(images), parts[0][1].shape[1]), np.float32)
+        for places, rows in parts:
+            found[places] = rows
+        return found
+
+    def parts(self, images: Sequence[str]) -> Iterator[tuple[list[int], Float[np.ndarray, "part dim"]]]:
+        """The rows of these images a shard at a time, with their places in the order given; little is held at once.
+
+        Raises:
+            KeyError: an image was never added.
+        """
         absent = self.missing(images)
         if absent:
             raise KeyError(
                 f"no embedding stored for {absent[0]} (and {len(absent) - 1} more) in {self.folder}"
             )
-        shards = {shard: self._load(shard) for shard in {self._rows[name][0] for name in images}}
-        picked = [shards[self._rows[name][0]][self._rows[name][1]] for name in images]
-        return np.stack(picked) if picked else np.zeros((0, 0), dtype=np.float32)
+        places: dict[Path, list[int]] = {}
+        for place, name in enumerate(images):
+            places.setdefault(self._rows[name][0], []).append(place)
+        for shard, wanted in places.items():
+            rows = self._load(shard)
+            yield wanted, rows[[self._rows[images[place]][1] for place in wanted]]
 
     @staticmethod
     def _load(shard: Path) -> Float[np.ndarray, "image dim"]:

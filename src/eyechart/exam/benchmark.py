@@ -1,8 +1,6 @@
 """What is asked in an exam: the benchmark that was named, or pairs of the world's scenes rendered for it."""
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +9,8 @@ from eyechart.exam.config import ExamConfig
 from eyechart.exam.defaults import WORLD
 from eyechart.score import load_benchmark
 from eyechart.world.facts import PATTERNS
-from eyechart.world.sets_pairs import QUESTIONS, render_pairs
+from eyechart.world.sets_pairs import QUESTIONS, folder_name, render_pairs
 from eyechart.world.sets_plan import PairPlan
-from eyechart.world.sets_version import fingerprint, fingerprint_of_words
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done and how much there is."""
@@ -32,7 +29,7 @@ def open_benchmark(config: ExamConfig, bundled: Path, progress: Progress) -> Ben
     if config.on != WORLD:
         return load_benchmark(config.on, limit=config.limit, images=bundled / "images")
     plan = world_plan(config)
-    folder = bundled / _folder_name(plan, config.size)
+    folder = bundled / folder_name(plan, config.size)
     if not (folder / QUESTIONS).is_file():  # written last
         render_pairs(folder, plan, size=config.size, workers=1, progress=progress)
     benchmark = load_benchmark(folder, name=WORLD, limit=config.limit)
@@ -48,13 +45,6 @@ def world_plan(config: ExamConfig) -> PairPlan:
     if config.limit is not None:
         pairs = min(pairs, -(-config.limit // len(PATTERNS)))
     return PairPlan(split="test", pairs=pairs, seed=config.scene_seed, relation="siblings")
-
-
-def _folder_name(plan: PairPlan, size: int) -> str:
-    """Another plan, size or version of the world is another folder."""
-    known = [dataclasses.asdict(plan), size, fingerprint(), fingerprint_of_words()]
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return f"{WORLD}-seed{plan.seed}-{size}px-{plan.pairs}each-{digest[:6]}"
 
 
 def _about(config: ExamConfig) -> str:

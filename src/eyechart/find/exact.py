@@ -148,4 +148,3 @@ def parts(rows: Rows, step: int = 4096) -> Iterator[tuple[int, Float[ndarray, "p
     for start in range(0, len(rows), step):
         with np.errstate(over="ignore"):
             yield start, np.asarray(rows[start : start + step], np.float64)
-

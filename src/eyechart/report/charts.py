@@ -4,8 +4,10 @@ Positions in per cent let a chart take any width while its text and marks keep t
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from eyechart.report.reading import Find, Pair, Rate, Results
@@ -73,6 +75,29 @@ class Group:
     whole: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """The cells of a heat map that hold `first` to `last` pairs, as one SVG path in per cent."""
+
+    first: int
+    last: int
+    strength: float
+    """Of the colour, from 0 (fewest pairs) to 100 (most)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """How many pairs lie where, on a logarithmic scale, and a region like the scatter's."""
+
+    levels: tuple[Level, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    region_x: float
+    region_y: float
+
+
 def beside_groups(results: Results) -> tuple[Group, ...]:
     """All pairs first, then pattern by pattern; empty when no other model is shown."""
     if results.beside is None:
@@ -124,6 +149,54 @@ def scatter(pairs: Sequence[Pair], find: Find, *, cards: Mapping[str, str]) -> S
         region_y=100 - up.at(find.threshold_reference),
         left_out=len(known) - len(drawn),
     )
+
+
+def heat_map(
+    counts: Sequence[Sequence[int]],
+    *,
+    x_edges: Sequence[float],
+    y_edges: Sequence[float],
+    corner: tuple[float, float],
+) -> HeatMap | None:
+    """Place the cells that hold pairs, a path for each level of 1, 3, 10, 30, ... pairs; None where none does.
+
+    `counts` has a row for each step of x and a column for each step of y; the region lies to the right of and below
+    `corner`.
+    """
+    most = max(count for row in counts for count in row)
+    if not most:
+        return None
+    across, up = _Axis(x_edges[0], x_edges[-1]), _Axis(y_edges[0], y_edges[-1])
+    firsts = [each for power in range(len(str(most))) for each in (10**power, 3 * 10**power) if each <= most]
+    lasts = [*(first - 1 for first in firsts[1:]), most]
+    xs, ys = [across.at(x) for x in x_edges], [100 - up.at(y) for y in y_edges]
+    return HeatMap(
+        levels=tuple(
+            Level(first=first, last=last, strength=100 * place / max(len(firsts) - 1, 1), path=path)
+            for place, (first, last, path) in enumerate(
+                zip(firsts, lasts, _cells(counts, xs, ys, firsts), strict=True)
+            )
+        ),
+        x_ticks=across.ticks(),
+        y_ticks=tuple(Tick(at=100 - tick.at, label=tick.label) for tick in up.ticks()),
+        region_x=min(max(across.at(corner[0]), 0.0), 100.0),
+        region_y=min(max(100 - up.at(corner[1]), 0.0), 100.0),
+    )
+
+
+def _cells(
+    counts: Sequence[Sequence[int]], xs: Sequence[float], ys: Sequence[float], firsts: Sequence[int]
+) -> list[str]:
+    """A path for each level; neighbours of one level and one height are drawn as one rectangle."""
+    paths = [""] * len(firsts)
+    for y, (low, high) in enumerate(pairwise(ys)):
+        levels = [bisect_right(firsts, row[y]) - 1 for row in counts]
+        for level, run in groupby(range(len(levels)), key=levels.__getitem__):
+            cells = list(run)
+            left, right = xs[cells[0]], xs[cells[-1] + 1]
+            if level >= 0:
+                paths[level] += f"M{left:.2f} {high:.2f}H{right:.2f}V{low:.2f}H{left:.2f}z"
+    return paths
 
 
 class _Point(NamedTuple):

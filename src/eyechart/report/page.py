@@ -120,19 +120,20 @@ def write_report(run_folder: Path, *, out: Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """The whole page as text."""
-    return words.printable(_environment().get_template("page.html.j2").render(_context(run)))
+    return words.printable(environment().get_template("page.html.j2").render(_context(run)))
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """How all pages of this room are filled in: everything is escaped, and a name that is not there is an error."""
+    made = Environment(
         loader=PackageLoader("eyechart.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         rate=words.rate_text,
         percent=words.percent,
         points=words.points_text,
@@ -145,8 +146,8 @@ def _environment() -> Environment:
         count=words.count,
         at=lambda place: f"{place:.2f}%",
     )
-    environment.tests["hash"] = words.is_hash
-    return environment
+    made.tests["hash"] = words.is_hash
+    return made
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -173,8 +174,8 @@ def _context(run: Run) -> dict[str, Any]:
         "scatter": scatter(run.pairs, results.find, cards=cards.anchors) if results.find else None,
         "able": [(CAPABILITIES[c], results.model.cannot.get(c)) for c in Capability if _declared(run, c)],
         "pairs_shown": run.pairs[:ROWS_MAX],
-        "quarantine": [(row, _reason(row)) for row in run.quarantine[:ROWS_MAX]],
-        "manifest": _manifest_groups(run.manifest),
+        "quarantine": [(row, reason_text(row)) for row in run.quarantine[:ROWS_MAX]],
+        "manifest": manifest_groups(run.manifest),
         "id_shown": words.ID_SHOWN,
         "NO_PATTERN": NO_PATTERN,
     }
@@ -232,7 +233,7 @@ def _side(run: Run, sample: Sample, *, letter: str) -> Side:
     reply = sample.resps[0][0] if sample.resps and sample.resps[0] else ""
     return Side(
         letter=letter,
-        picture=_picture(run, sample),
+        picture=picture_of(run.folder, sample.doc.image_sha256, sample.doc.image),
         outcome=sample.outcome,
         question=words.clipped(sample.doc.question, shown=QUESTION_SHOWN),
         options=tuple(options.items()),
@@ -247,10 +248,10 @@ def _option(label: str, options: Mapping[str, str]) -> str:
     return f"({label}) {options[label]}" if label in options else label
 
 
-def _picture(run: Run, sample: Sample) -> Picture:
-    data = read_thumb(run.folder, sample.doc.image_sha256)
+def picture_of(folder: Path, sha256: str, path: str) -> Picture:
+    """The thumbnail that a run folder has under a hash; `path` is what the picture is called."""
+    data = read_thumb(folder, sha256)
     coded = None if data is None else "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
-    path = sample.doc.image
     name = path.replace("\\", "/").rpartition("/")[2] or path
     return Picture(source=coded, size=len(data or b""), name=name, path=path)
 
@@ -267,11 +268,12 @@ def _suspect_dots(run: Run) -> list[Dot]:
     return [Dot(label=name, rate=rate, chance=chance) for name, rate in rates if rate is not None]
 
 
-def _reason(row: LeftOut) -> str:
+def reason_text(row: LeftOut) -> str:
+    """Why an input was left out, in words."""
     return REASONS.get(row.reason, row.reason.replace("_", " "))
 
 
-def _manifest_groups(manifest: dict[str, Any]) -> dict[str, Any]:
+def manifest_groups(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest in the order a reader asks for it: the run, the models, the machine, the packages."""
     apart = {"command", "rerun", "packages", "model", "reference"}
     return {

@@ -132,6 +132,13 @@ def render_pairs(
     return root
 
 
+def folder_name(plan: PairPlan, size: int) -> str:
+    """A name for the folder of a rendered plan: another plan, size or version of the world is another folder."""
+    known = [asdict(plan), size, fingerprint(), fingerprint_of_words()]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return f"world-seed{plan.seed}-{size}px-{plan.pairs}each-{digest[:6]}"
+
+
 def items_of(pair: ScenePair) -> tuple[str, str]:
     """The ids of a pair's two items."""
     return f"{pair.id}a", f"{pair.id}b"

@@ -1,0 +1,239 @@
+"""The embedding pass: every picture of a source under every encoder, once; resumable, and what cannot be read is listed.
+
+Vectors are kept by the hash of a picture's bytes in a cache beside the run folders (`core.embeddings`), so that another
+run on the same pictures computes nothing again. What became of each picture is written to the run folder in portions; a
+killed run loses the portion in flight.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from PIL import Image
+
+from eyechart.core.embeddings import EmbeddingStore
+from eyechart.core.errors import UserError
+from eyechart.core.files import read_table
+from eyechart.core.lock import FolderLock
+from eyechart.core.records import Quarantined
+from eyechart.core.runs import RunFolder
+from eyechart.find.decode import Decoded, decoded
+from eyechart.find.listing import Picture
+
+PORTION = 512
+"""Pictures to a portion."""
+
+HASHES = "difference-hash-8x8"
+"""The perceptual hashes' place in the cache."""
+
+Progress = Callable[[str, int, int], None]
+
+Vectors = Float[ndarray, "_ _"]
+"""A row for each picture."""
+
+_Known = dict[str, Float[ndarray, " _"]]
+"""A row by the hash of a picture's bytes."""
+
+IMAGES_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in ("sha256", "label", "pair", "pattern", "reason", "detail")),
+    ]
+)
+"""What became of each picture: the hash of its bytes, or why it cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What an encoder gives of pictures, and a name for everything that it depends on."""
+
+    name: str
+    key: str
+    embed: Callable[[Sequence[Image.Image], int], Vectors]
+    """Called with pictures and how many to compute at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A picture and the hash of its bytes, or why it cannot be used."""
+
+    picture: Picture
+    sha256: str | None
+    bad: Quarantined | None = None
+
+
+def embed_pictures(
+    pictures: Sequence[Picture],
+    views: Sequence[View],
+    *,
+    cache: Path,
+    run: RunFolder,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+) -> list[Seen]:
+    """Embed what is not in the cache yet, and say what became of each picture.
+
+    Args:
+        cache: a folder with a store for each view; locked while it is written.
+        batch_size: pictures at a time; halved when the device runs out of memory.
+        workers: processes that decode.
+        progress: told pictures that are done.
+
+    Raises:
+        UserError: not even one picture fits on the device, an encoder gives values that are not finite, or another
+            process writes to the cache.
+    """
+    portions = [list(pictures[start : start + PORTION]) for start in range(0, len(pictures), PORTION)]
+    names = [f"images/{number:06d}.parquet" for number in range(len(portions))]
+    missing = [place for place, name in enumerate(names) if not (run.path / name).exists()]
+    done = len(pictures) - sum(len(portions[place]) for place in missing)
+    progress("embedding", done, len(pictures))
+    if missing:
+        with _stores(cache, views) as stores:
+            taker = _Taker(views, stores, batch_size)
+            known = set.intersection(*(set(store) for store in stores.values()))
+            wanted = [picture for place in missing for picture in portions[place]]
+            stream = decoded(wanted, known=known, workers=workers)
+            for place in missing:
+                rows = []
+                for one in taker.taken(stream, len(portions[place])):
+                    rows.append(_row(one))
+                    done += 1
+                    progress("embedding", done, len(pictures))
+                run.write_table(names[place], rows, IMAGES_SCHEMA)
+    found = [row for name in names for row in read_table(run.path / name)]
+    return [_seen(picture, row) for picture, row in zip(pictures, found, strict=True)]
+
+
+@contextmanager
+def _stores(cache: Path, views: Sequence[View]) -> Iterator[dict[str, EmbeddingStore]]:
+    with ExitStack() as stack:
+        for key in [*(view.key for view in views), HASHES]:
+            stack.callback(FolderLock(cache / key).release)
+        yield {key: store_of(cache, key) for key in [*(view.key for view in views), HASHES]}
+
+
+def store_of(cache: Path, key: str) -> EmbeddingStore:
+    """The vectors under one key."""
+    return EmbeddingStore(cache / key, key)
+
+
+class _Taker:
+    """Takes decoded pictures in and puts their vectors into the stores, a shard of each for every portion."""
+
+    def __init__(self, views: Sequence[View], stores: Mapping[str, EmbeddingStore], batch_size: int) -> None:
+        self._views, self._stores, self._batch = views, stores, batch_size
+
+    def taken(self, stream: Iterator[Decoded], count: int) -> Iterator[Decoded]:
+        """So many pictures of the stream, each once; when all were given, their vectors are in the stores."""
+        new: dict[str, _Known] = {key: {} for key in self._stores}
+        waiting: dict[str, Image.Image] = {}
+        for _ in range(count):
+            one = next(stream)
+            if one.sha256 is not None and one.pixels is not None:
+                assert one.bits is not None
+                waiting[one.sha256] = one.image
+                new[HASHES][one.sha256] = one.bits
+            if len(waiting) >= self._batch:
+                self._embed(waiting, new)
+                waiting = {}
+            yield one
+        self._embed(waiting, new)
+        for key, store in self._stores.items():
+            names = store.missing(new[key])
+            if names:
+                store.add(names, np.stack([new[key][name] for name in names]))
+
+    def _embed(self, images: Mapping[str, Image.Image], new: Mapping[str, _Known]) -> None:
+        for view in self._views:
+            names = [name for name in self._stores[view.key].missing(images) if name not in new[view.key]]
+            if names:
+                rows = self._fitting(view, [images[name] for name in names])
+                new[view.key].update(zip(names, rows, strict=True))
+
+    def _fitting(self, view: View, images: Sequence[Image.Image]) -> Vectors:
+        """The vectors, computed in batches that fit into the device's memory."""
+        while True:
+            try:
+                return view.embed(images, self._batch)
+            except torch.OutOfMemoryError:
+                if self._batch == 1:
+                    raise UserError(
+                        f"not even one picture fits into the device's memory under {view.name}; try --device cpu"
+                    ) from None
+                self._batch //= 2
+                torch.cuda.empty_cache()
+
+
+def _row(one: Decoded) -> dict[str, str | None]:
+    picture, bad = one.picture, one.bad
+    return {
+        "id": picture.id,
+        "sha256": one.sha256,
+        "label": picture.label,
+        "pair": picture.pair,
+        "pattern": picture.pattern,
+        "reason": bad.reason if bad else None,
+        "detail": bad.detail if bad else None,
+    }
+
+
+def _seen(picture: Picture, row: Mapping[str, str | None]) -> Seen:
+    if row["id"] != picture.id:
+        raise ValueError(f"{row['id']!r} was embedded where {picture.id!r} is listed")
+    bad = None
+    if row["reason"] is not None:
+        bad = Quarantined(path=picture.id, reason=row["reason"], detail=row["detail"] or "")
+    return Seen(picture=picture, sha256=row["sha256"], bad=bad)
+
+
+def unit_matrix(
+    store: EmbeddingStore, images: Sequence[str], path: Path, *, names: Sequence[str], centred: bool = False
+) -> Vectors:
+    """The vectors of images at length 1 as a memory-mapped float32 table on disk, around their mean if asked.
+
+    Args:
+        images: hashes of bytes.
+        path: a `.npy` file.
+        names: of the images, for messages.
+
+    Raises:
+        UserError: a vector is zero or the mean itself; its image is named.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dim = next((rows.shape[1] for _, rows in store.parts(images[:1])), 0)
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(images), dim))
+    for places, rows in store.parts(images):
+        table[places] = _at_length_1(rows.astype(np.float64), [names[place] for place in places])
+    if centred and len(images):
+        mean = table.mean(axis=0, dtype=np.float64)
+        for start in range(0, len(images), PORTION):
+            part = slice(start, start + PORTION)
+            table[part] = _at_length_1(table[part] - mean, names[part])
+    table.flush()
+    found: Vectors = np.load(path, mmap_mode="r") if table.size else np.zeros(table.shape, np.float32)
+    return found
+
+
+def _at_length_1(rows: Float[ndarray, "part dim"], names: Sequence[str]) -> Float[ndarray, "part dim"]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    none = [name for name, length in zip(names, lengths[:, 0], strict=True) if length < 1e-9]
+    if none:
+        raise UserError(
+            f"the vector of {', '.join(none[:5])} has no direction ({len(none)} of {len(names)}): it is zero, or equals"
+            " the mean of all"
+        )
+    scaled: Float[ndarray, "part dim"] = rows / lengths
+    return scaled
+
+
+def quarantined(seen: Iterable[Seen]) -> list[Quarantined]:
+    """What cannot be used, in order."""
+    return [one.bad for one in seen if one.bad is not None]

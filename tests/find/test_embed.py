@@ -1,0 +1,139 @@
+"""The embedding pass: everything once, in order, resumed after a stop, damage listed, memory that runs out halved."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from broken_images import encoded, scene
+from eyechart.core.embeddings import EmbeddingStore
+from eyechart.core.errors import UserError
+from eyechart.core.runs import RunFolder
+from eyechart.find import embed
+from eyechart.find.embed import HASHES, View, embed_pictures, store_of, unit_matrix
+from eyechart.find.sources import list_pictures
+
+
+def mean_colour(image):
+    return np.asarray(image, np.float32).mean(axis=(0, 1))
+
+
+class Counted:
+    """A view that counts what it is asked, and may fail."""
+
+    def __init__(self, key="colour", room=1000, stop_after=10**9):
+        self.key, self.name, self.room, self.stop_after = key, key, room, stop_after
+        self.seen, self.sizes = 0, []
+
+    def __call__(self, images, size):
+        if size > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self.seen += len(images)
+        self.sizes.append(size)
+        if self.seen > self.stop_after:
+            raise KeyboardInterrupt
+        return np.stack([mean_colour(image) for image in images])
+
+    @property
+    def view(self):
+        return View(name=self.name, key=self.key, embed=self)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Twenty pictures, one of them twice, and three damaged ones."""
+    monkeypatch.setattr(embed, "PORTION", 6)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for place in range(20):
+        (folder / f"{place:02d}.png").write_bytes(encoded(scene(seed=place), "PNG"))
+    (folder / "20.png").write_bytes((folder / "03.png").read_bytes())
+    (folder / "21.jpg").write_bytes(b"")
+    (folder / "22.jpg").write_bytes(b"no picture at all")
+    (folder / "23.png").write_bytes((folder / "04.png").read_bytes()[:200])
+    return list_pictures(str(folder)).pictures
+
+
+def run_pass(pictures, views, tmp_path, *, out="run", batch_size=4, workers=0):
+    told = []
+    with RunFolder.open(tmp_path / out, config={}, command=[]) as run:
+        seen = embed_pictures(
+            pictures,
+            views,
+            cache=tmp_path / "cache",
+            run=run,
+            batch_size=batch_size,
+            workers=workers,
+            progress=lambda stage, done, total: told.append((done, total)),
+        )
+    return seen, told
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_content_is_embedded_once_and_damage_is_listed(photos, tmp_path, workers):
+    first, second = Counted("colour"), Counted("again")
+    seen, told = run_pass(photos, [first.view, second.view], tmp_path, workers=workers)
+    assert first.seen == second.seen == 20
+    assert [one.bad.reason for one in seen if one.bad] == ["empty", "not_an_image", "truncated"]
+    assert told[0] == (0, 24)
+    assert told[-1] == (24, 24)
+    rows = store_of(tmp_path / "cache", "colour").rows([one.sha256 for one in seen if one.sha256])
+    wanted = [mean_colour(scene(seed=place)) for place in [*range(20), 3]]
+    np.testing.assert_array_equal(rows, np.stack(wanted))
+    assert seen[3].sha256 == seen[20].sha256 == hashlib.sha256(encoded(scene(seed=3), "PNG")).hexdigest()
+    assert len(store_of(tmp_path / "cache", HASHES)) == 20
+
+
+def test_a_second_run_embeds_nothing(photos, tmp_path):
+    run_pass(photos, [Counted().view], tmp_path)
+    again, other = Counted(), Counted("other")
+    run_pass(photos, [again.view], tmp_path, out="second")
+    assert again.seen == 0
+    run_pass(photos, [again.view, other.view], tmp_path, out="third")
+    assert (again.seen, other.seen) == (0, 20)  # only what is new is computed
+
+
+@pytest.mark.parametrize("after", [1, 7, 13, 19])
+def test_a_stopped_pass_goes_on_and_ends_alike(photos, tmp_path, after):
+    with pytest.raises(KeyboardInterrupt):
+        run_pass(photos, [Counted(stop_after=after).view], tmp_path, batch_size=1)
+    rest = Counted()
+    seen, told = run_pass(photos, [rest.view], tmp_path, batch_size=1)
+    whole, _ = run_pass(photos, [Counted("whole").view], tmp_path, out="unbroken")
+    assert seen == whole
+    assert rest.seen <= 20 - after // 6 * 6
+    assert told[0][0] == after // 6 * 6
+    for key in ("colour", "whole"):
+        assert len(store_of(tmp_path / "cache", key)) == 20
+
+
+def test_batches_are_halved_until_they_fit(photos, tmp_path):
+    view = Counted(room=3)
+    run_pass(photos, [view.view], tmp_path, batch_size=12)
+    assert set(view.sizes) == {3}
+    with pytest.raises(UserError, match="not even one picture fits into the device's memory under tiny"):
+        run_pass(photos, [Counted("tiny", room=0).view], tmp_path, out="tiny")
+
+
+def test_the_matrix_has_length_1_and_is_centred_if_asked(photos, tmp_path):
+    seen, _ = run_pass(photos, [Counted().view], tmp_path)
+    images = list(dict.fromkeys(one.sha256 for one in seen if one.sha256))
+    store = store_of(tmp_path / "cache", "colour")
+    plain = unit_matrix(store, images, tmp_path / "a.npy", names=images)
+    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
+    raw = store.rows(images).astype(float)
+    np.testing.assert_allclose(plain, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-7)
+    centred = unit_matrix(store, images, tmp_path / "b.npy", names=images, centred=True)
+    around = plain - plain.astype(float).mean(axis=0)
+    np.testing.assert_allclose(centred, around / np.linalg.norm(around, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_a_vector_without_direction_is_refused_by_name(tmp_path):
+    store = EmbeddingStore(tmp_path / "store", "k")
+    store.add(["x", "y"], np.array([[1.0, 0.0], [0.0, 0.0]], np.float32))
+    with pytest.raises(UserError, match=r"the vector of photo-y has no direction \(1 of 2\)"):
+        unit_matrix(store, ["x", "y"], tmp_path / "m.npy", names=["photo-x", "photo-y"])
+    store.add(["z"], np.array([[1.0, 0.0]], np.float32))
+    with pytest.raises(UserError, match="equals the mean of all"):
+        unit_matrix(store, ["x", "z"], tmp_path / "m.npy", names=["photo-x", "photo-z"], centred=True)
