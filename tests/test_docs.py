@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eyechart.cli import main
+from pictures import picture
 from small_world import small_world
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +28,11 @@ def examples(language: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, checkpoint_dir):
-    """A folder with what the docs speak of: a model, a reference encoder and a benchmark."""
+    """A folder with what the docs speak of: a model, two encoders, a benchmark and photos."""
+    (tmp_path / "my-clip").symlink_to(checkpoint_dir("clip"))
+    (tmp_path / "photos").mkdir()
+    for place in range(12):
+        picture(64, 48, seed=place).save(tmp_path / "photos" / f"{place}.png")
     (tmp_path / "my-llava").symlink_to(checkpoint_dir("llava"))
     (tmp_path / "my-dinov2").symlink_to(checkpoint_dir("dinov2"))
     small_world(tmp_path / "my-benchmark", pairs=9)

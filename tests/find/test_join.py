@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyechart.core.errors import UserError
-from eyechart.find import join, mine_pairs, sketch
+from eyechart.find import join, mine_pairs, native, sketch, tiles
 from eyechart.find.exact import threshold
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Tiles and sketches so small that a few dozen rows take many of them."""
-    monkeypatch.setattr(join, "TILE", (8, 16))
+    monkeypatch.setattr(tiles, "TILE", (8, 16))
+    monkeypatch.setattr(native, "ROWS", 7)
     monkeypatch.setattr(sketch, "TRIED", 8)
     monkeypatch.setattr(sketch, "WIDTHS", (6, 12))
 
@@ -75,6 +76,56 @@ def test_no_pair_is_missed_and_none_invented(images, dim, seed, low, high, half,
     mined = mine_pairs(semantic, reference, min_semantic=low, max_reference=high, threads=threads)
     assert found(mined) == by_hand(semantic, reference, low, high)
     assert mined.certificate.found == mined.certificate.kept == len(mined.pairs)
+
+
+needs_kernels = pytest.mark.skipif(native._kernels() is None, reason="eyechart-kernels is not installed")
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(8, 70),
+    dim=st.sampled_from([16, 40, 70]),
+    seed=st.integers(0, 10**6),
+    low=st.sampled_from([-0.2, 0.5, 0.9, 0.95, 0.99, 1.1]),
+    high=st.sampled_from([0.1, 0.6, 0.97, 1.1]),
+    threads=st.integers(1, 3),
+)
+def test_the_native_engine_finds_the_same(images, dim, seed, low, high, threads):
+    semantic, reference = clumps(images, dim, seed), clumps(images, dim + 1, seed + 1)
+    options = {"min_semantic": low, "max_reference": high, "min_alike": 0.9, "threads": threads}
+    mined = mine_pairs(semantic, reference, engine="native", **options)
+    other = mine_pairs(semantic, reference, engine="portable", **options)
+    assert mined.certificate.engine.startswith("native")
+    assert found(mined) == by_hand(semantic, reference, low, high)
+    for name in ("i", "j", "semantic", "reference"):
+        for one in ("pairs", "alike"):
+            assert (
+                getattr(getattr(mined, one), name).tobytes() == getattr(getattr(other, one), name).tobytes()
+            )
+    assert mined.certificate.semantic == other.certificate.semantic
+
+
+@needs_kernels
+def test_codes_lie_within_their_bound():
+    numbers = noise(300, 32, 0).astype(np.float32)
+    codes, step, error = native.coded(numbers)
+    distances = np.linalg.norm(numbers.astype(float) - step * codes.astype(float), axis=1)
+    assert 0.5 * error < distances.max() <= error
+    assert np.abs(codes.astype(int)).max() == 127
+
+
+def test_an_engine_that_cannot_be_had_says_why(monkeypatch):
+    rows = clumps(40, 40, 0)
+    monkeypatch.setattr(sketch, "WIDTHS", (32,))
+    monkeypatch.setattr(native, "_kernels", lambda: None)
+    with pytest.raises(UserError, match="native engine cannot be used: eyechart-kernels is not installed"):
+        mine_pairs(rows, rows, engine="native")
+    with pytest.raises(UserError, match="it reads float32 rows that lie one after another, not float16"):
+        mine_pairs(rows.astype(np.float16), rows, engine="native")
+    with pytest.raises(UserError, match="too few for codes"):
+        mine_pairs(rows[:4], rows[:4], engine="native")
+    assert mine_pairs(rows, rows).certificate.engine == "portable"
 
 
 @settings(max_examples=30, deadline=None)
@@ -141,14 +192,14 @@ def test_the_sketches_bound_every_cosine_from_above():
 
 def test_a_bound_that_is_too_low_would_be_noticed(monkeypatch):
     """The check above can fail: without the column for what is left out, pairs are missed."""
-    short = sketch._short
+    whole = sketch.coordinates
 
     def without_rest(part, axes, count):
-        coordinates, shift = short(part, axes, count)
-        coordinates[:, -1] = 0
-        return coordinates, shift
+        found = whole(part, axes, count)
+        found[:, -1] = 0
+        return found
 
-    monkeypatch.setattr(sketch, "_short", without_rest)
+    monkeypatch.setattr(sketch, "coordinates", without_rest)
     rows = clumps(200, 48, 8)
     made = sketch.sketched(rows, sketch.principal_axes(rows), 6)
     truth = torch.from_numpy(rows.astype(np.float64) @ rows.astype(np.float64).T)
@@ -156,9 +207,10 @@ def test_a_bound_that_is_too_low_would_be_noticed(monkeypatch):
 
 
 def test_sketches_are_used_where_they_save_time():
-    rows = clumps(300, 40, 9)
-    assert sketch.choose(rows, 0.95).columns < 40
+    rows = unit(noise(300, 400, 9) * np.geomspace(1, 0.02, 400))
+    assert sketch.choose(rows, 0.95).columns < 400
     assert sketch.choose(rows[:4], 0.95).exact
+    assert sketch.choose(rows, -0.5).exact  # where most pairs are left, the rows themselves are multiplied
 
 
 def test_many_pairs_in_a_tile_are_decided_alike(monkeypatch):

@@ -164,7 +164,7 @@ def test_the_result_is_one_sentence_with_all_its_numbers(written):
     lead = section(written(Mine()), "summary").all("p")[0].text
     assert lead == (
         "Among 1,234 different images, all 760,761 pairs were compared: exactly 317 pairs have a semantic cosine "
-        "( example/clip ) above 0.9500 and a reference cosine ( example/dino ) below 0.6000 (p40); 6 are kept."
+        "( example/clip ) above 0.9500 and a reference cosine ( example/dino ) below 0.6000 (p40); 6 are listed."
     )
 
 
@@ -235,7 +235,7 @@ def test_the_page_says_how_many_are_drawn_of_how_many_kept_and_found(written):
     root = written(Mine(results=results(set_apart=2)))
     assert len(root.all("article")) == 4
     text = section(root, "pairs").text
-    assert "4 drawn here, of 6 kept under the limits, of 317 found." in text
+    assert "4 drawn here, of 6 listed under the limits, of 317 found." in text
     assert "2 pairs were set apart as near-duplicates." in text
     links = [row.one("th").all("a") for row in section(root, "pairs").one("tbody").all("tr")]
     assert [len(link) for link in links] == [1, 1, 1, 1, 0, 0]
@@ -312,7 +312,9 @@ def test_near_duplicates_are_counted_and_the_first_drawn(written, monkeypatch):
     said = results(alike={"found": 41, "kept": 5, "min_reference": 0.9, "most_bits": 6})
     alike = section(written(Mine(alike=[a_pair(rank) for rank in range(1, 6)], results=said)), "alike")
     assert "41 found by the cosines, 5 listed" in alike.text
-    assert "a reference cosine above 0.9000, or perceptual hashes that differ in at most 6 bits" in alike.text
+    assert (
+        "a reference cosine above 0.9000, and perceptual hashes that differ in at most 6 bits" in alike.text
+    )
     assert alike.one("summary").text == "Show the first 2 of 5"
     assert [node.attrs["id"] for node in alike.all("article")] == ["alike-1", "alike-2"]
 

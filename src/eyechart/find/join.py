@@ -1,49 +1,47 @@
 """The exact join: all pairs of images that are near under one encoder and far under another.
 
-Sketches bound every pair's first cosine from above (`sketch`), in tiles of a matrix product that is never held whole; what
-the bound leaves is decided on the rows themselves, exactly (`exact`); the second cosine is read only for pairs that
-satisfy the first condition. Limits work while pairs are being found (`keep`).
+An engine rules out pairs whose first cosine is surely not above its threshold (`tiles`, or `native` where it is installed);
+what it leaves is decided on the rows themselves, exactly (`exact`); the second cosine is read only for pairs that satisfy
+the first condition. Limits work while pairs are being found (`keep`).
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
-from torch import Tensor
 
 from eyechart.core.errors import UserError
-from eyechart.find import sketch
+from eyechart.find import native
+from eyechart.find.engine import Candidates, Engine
 from eyechart.find.exact import Rows, Threshold, check_rows, double_dots, threshold
 from eyechart.find.keep import Columns, Keeper
+from eyechart.find.tiles import Tiles, one_thread_each
 
 MIN_SEMANTIC, MAX_REFERENCE = 0.95, 0.6
 """The published rule ("Eyes Wide Shut?", arXiv 2401.06209, section 3)."""
 
-TILE = (512, 4096)
-"""Rows and columns of a tile; the second is a multiple of `_WORD`."""
-
 DENSE = 0.2
 """From this share of a tile on, its rows are multiplied whole; one by one they would take longer."""
 
-_WORD = 8  # marks that are looked at in one
-_TILES = 8  # tiles to a task
+ENGINES = ("auto", "portable", "native")
 
 Progress = Callable[[str, int, int], None]
 Where = Callable[[Int[ndarray, " pair"], Int[ndarray, " pair"]], Bool[ndarray, " pair"]]
 """Which of some pairs of images count at all."""
 
-_Pairs = tuple[Int[ndarray, " pair"], Int[ndarray, " pair"]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """What was compared, and what each stage left."""
+
+    engine: str
+    """What ruled pairs out: `portable`, or `native` with its instruction set."""
 
     images: int
     pairs: int
@@ -56,7 +54,7 @@ class Certificate:
     """Of a sketch; as many as the rows have where no sketch would have been faster."""
 
     slack: float
-    """How far rounding may have lowered a bound; so much below the threshold was still looked at."""
+    """What rounding may have taken from a bound on a cosine; so much below the threshold was still looked at."""
 
     bounded: int
     """Pairs that the bound could not rule out."""
@@ -95,6 +93,7 @@ def mine_pairs(
     min_alike: float | None = None,
     ids: Sequence[str] | None = None,
     threads: int | None = None,
+    engine: Literal["auto", "portable", "native"] = "auto",
     device: str = "cpu",
     progress: Progress = lambda stage, done, total: None,
 ) -> Mined:
@@ -114,8 +113,10 @@ def mine_pairs(
         where: which pairs count at all; called with some pairs' `i` and `j` from several threads.
         min_alike: also list pairs above `min_semantic` whose second cosine is above this one, under the same limits.
         ids: names of the images, for messages.
-        threads: tiles at a time (default: as many as torch uses).
-        device: where tiles are multiplied; what they leave is decided on the CPU.
+        threads: parts of the work at a time (default: as many as torch uses).
+        engine: what rules pairs out; the pairs found are the same. `native` needs the package eyechart-kernels and
+            float32 rows, and works on the CPU; `auto` takes it where it can.
+        device: where the portable engine multiplies; what it leaves is decided on the CPU.
         progress: told pairs that were compared.
 
     Returns:
@@ -124,7 +125,7 @@ def mine_pairs(
 
     Raises:
         UserError: not one row each for the same images; a row that is zero, not finite or not of length 1; a limit
-            below 1.
+            below 1; an engine that was named cannot be had.
     """
     images = len(semantic)
     _check(semantic, reference, ids, per_image, budget)
@@ -133,27 +134,38 @@ def mine_pairs(
         semantic=threshold(semantic, min_semantic, above=True),
         reference=threshold(reference, max_reference, above=False),
         alike=None if min_alike is None else threshold(reference, min_alike, above=True),
-        sketches=sketch.choose(semantic, min_semantic),
+        engine=_engine(engine, semantic, min_semantic, device),
         where=where,
         keepers=keepers,
-        device=torch.device(device),
     )
     total = images * (images - 1) // 2
-    with _one_thread_each() as had:
-        _run(join, images, threads or had, lambda done: progress("joining", done, total))
+    with one_thread_each() as had:
+        _run(join, threads or had, lambda done: progress("joining", done, total))
     kept = keepers[0].kept()
     certificate = Certificate(
+        engine=join.engine.name,
         images=images,
         pairs=total,
         compared=total,
-        columns=join.sketches.columns,
-        slack=join.sketches.slack,
+        columns=join.engine.columns,
+        slack=join.engine.slack,
         bounded=join.bounded,
         semantic=join.passed,
         found=keepers[0].found,
         kept=len(kept),
     )
     return Mined(pairs=kept, certificate=certificate, alike=keepers[1].kept(), alike_found=keepers[1].found)
+
+
+def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engine:
+    missing = native.missing(semantic, device)
+    if wish == "native" and missing:
+        raise UserError(
+            f"the native engine cannot be used: {missing}; leave it out, or say engine='portable'"
+        )
+    if wish == "portable" or missing:
+        return Tiles(semantic, min_semantic, torch.device(device))
+    return native.Native(semantic, min_semantic)
 
 
 def _check(
@@ -178,72 +190,38 @@ class _Join:
     semantic: Threshold
     reference: Threshold
     alike: Threshold | None
-    sketches: sketch.Sketches
+    engine: Engine
     where: Where | None
     keepers: tuple[Keeper, Keeper]
-    device: torch.device
     bounded: int = 0
     passed: int = 0
 
     def __post_init__(self) -> None:
-        self._lock, self._own = threading.Lock(), threading.local()
-        self._left = self.sketches.left.to(self.device)
-        self._right = self.sketches.right.to(self.device)
-        cut = np.float32(self.semantic.value - self.sketches.slack)
-        self._cut = float(np.nextafter(cut, np.float32(-np.inf)))
+        self._lock = threading.Lock()
 
-    def tile(self, rows: slice, columns: slice) -> None:
-        """Everything about the pairs of some rows with some columns."""
-        products, marks = self._table(rows.stop - rows.start, columns.stop - columns.start)
-        torch.mm(self._left[rows], self._right[columns].T, out=products)
-        first, second = _marked(torch.gt(products, self._cut, out=marks))
-        first, second = first + rows.start, second + columns.start
-        if columns.start < rows.stop:
-            upper = first < second
-            first, second = first[upper], second[upper]
-        if len(first):
-            self._decide(first, second, products, rows, columns)
+    def task(self, task: Any) -> int:
+        """Everything about the pairs of one task; how many they are."""
+        for some in self.engine.candidates(task):
+            self._decide(some)
+        return self.engine.pairs(task)
 
-    def _table(
-        self, height: int, width: int
-    ) -> tuple[Float[Tensor, "row column"], Bool[Tensor, "row column"]]:
-        """Where this thread puts a tile's products and marks: one place, since fresh memory has to be faulted in."""
-        if not hasattr(self._own, "table"):
-            size = TILE[0] * TILE[1]
-            self._own.table = (
-                torch.empty(size, device=self.device),
-                torch.empty(size, dtype=torch.bool, device=self.device),
-            )
-        products, marks = self._own.table
-        return products[: height * width].view(height, width), marks[: height * width].view(height, width)
-
-    def _decide(
-        self,
-        first: Int[ndarray, " pair"],
-        second: Int[ndarray, " pair"],
-        products: Float[Tensor, "row column"],
-        rows: slice,
-        columns: slice,
-    ) -> None:
-        bounded = len(first)
-        known = products if self.sketches.exact else None
-        passed = _passed(self.semantic, first, second, known, rows, columns)
-        first, second = first[passed], second[passed]
-        far = _passed(self.reference, first, second, None, rows, columns)
-        found = self._columns(first[far], second[far])
+    def _decide(self, some: Candidates) -> None:
+        passed = some.at(_passed(self.semantic, some, known=True))
+        far = _passed(self.reference, passed)
+        found = self._columns(passed.at(far))
         near = None
         if self.alike is not None:
-            alike = ~far
-            alike[alike] = self.alike.passed(first[alike], second[alike])
-            near = self._columns(first[alike], second[alike])
+            rest = passed.at(~far)
+            near = self._columns(rest.at(_passed(self.alike, rest)))
         with self._lock:
-            self.bounded += bounded
-            self.passed += len(first)
+            self.bounded += len(some.first) if some.bounded is None else some.bounded
+            self.passed += len(passed.first)
             self.keepers[0].add(found)
             if near is not None:
                 self.keepers[1].add(near)
 
-    def _columns(self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]) -> Columns:
+    def _columns(self, some: Candidates) -> Columns:
+        first, second = some.first, some.second
         if self.where is not None:
             allowed = self.where(first, second)
             first, second = first[allowed], second[allowed]
@@ -255,81 +233,35 @@ class _Join:
         )
 
 
-def _passed(
-    test: Threshold,
-    first: Int[ndarray, " pair"],
-    second: Int[ndarray, " pair"],
-    known: Float[Tensor, "row column"] | None,
-    rows: slice,
-    columns: slice,
-) -> Bool[ndarray, " pair"]:
-    """Which pairs of a tile lie beyond a threshold; where they are many, by one product of the tile's rows."""
-    size = (rows.stop - rows.start) * (columns.stop - columns.start)
-    if known is None and len(first) > DENSE * size:
-        left, right = (torch.from_numpy(np.array(test.rows[part], np.float32)) for part in (rows, columns))
-        known = left @ right.T
-    if known is None:
-        return test.passed(first, second)
-    single = (
-        known[torch.from_numpy(first - rows.start), torch.from_numpy(second - columns.start)].cpu().numpy()
-    )
-    return test.decided(first, second, single)
+def _passed(test: Threshold, some: Candidates, *, known: bool = False) -> Bool[ndarray, " pair"]:
+    """Which pairs lie beyond a threshold; where they are many of a tile, by one product of its rows.
+
+    Args:
+        known: whether the tile's own products are those of the threshold's rows.
+    """
+    if some.tile is None:
+        return test.passed(some.first, some.second)
+    rows, columns = some.tile
+    products = some.products if known else None
+    if products is None and len(some.first) > DENSE * (rows.stop - rows.start) * (
+        columns.stop - columns.start
+    ):
+        left, right = (torch.from_numpy(np.array(test.rows[part], np.float32)) for part in some.tile)
+        products = left @ right.T
+    if products is None:
+        return test.passed(some.first, some.second)
+    places = torch.from_numpy(some.first - rows.start), torch.from_numpy(some.second - columns.start)
+    return test.decided(some.first, some.second, products[places].cpu().numpy())
 
 
-def _marked(marks: Bool[Tensor, "row column"]) -> _Pairs:
-    """Where a table of few marks has them; eight are looked at in one."""
-    odd = -marks.shape[1] % _WORD
-    if odd:
-        marks = torch.nn.functional.pad(marks, (0, odd))
-    words = marks.view(torch.int64).nonzero()
-    row, word = words[:, 0], words[:, 1]
-    some = marks.view(marks.shape[0], -1, _WORD)[row, word]
-    place, bit = some.nonzero(as_tuple=True)
-    return row[place].cpu().numpy(), (word[place] * _WORD + bit).cpu().numpy()
-
-
-def _run(join: _Join, images: int, threads: int, progress: Callable[[int], None]) -> None:
-    """Work through all tiles on and above the diagonal; an interrupt ends it with the tiles that are under way."""
+def _run(join: _Join, threads: int, progress: Callable[[int], None]) -> None:
+    """Work through all tasks; an interrupt ends it with those that are under way."""
     done = 0
     progress(0)
     pool = ThreadPoolExecutor(max_workers=threads)
     try:
-        for compared in pool.map(lambda tiles: _task(join, tiles), _tasks(images)):
+        for compared in pool.map(join.task, join.engine.tasks()):
             done += compared
             progress(done)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _task(join: _Join, tiles: Sequence[tuple[slice, slice]]) -> int:
-    for rows, columns in tiles:
-        join.tile(rows, columns)
-    return sum(_pairs_in(rows, columns) for rows, columns in tiles)
-
-
-def _tasks(images: int) -> Iterator[list[tuple[slice, slice]]]:
-    """Tiles that hold all pairs i < j between them, some to a task; the largest tasks come first."""
-    height, width = TILE
-    for top in range(0, images, height):
-        rows = slice(top, min(top + height, images))
-        starts = range(top - top % _WORD, images, width)
-        tiles = [(rows, slice(left, min(left + width, images))) for left in starts]
-        for start in range(0, len(tiles), _TILES):
-            yield tiles[start : start + _TILES]
-
-
-def _pairs_in(rows: slice, columns: slice) -> int:
-    """How many i < j with i in the rows and j in the columns."""
-    i = np.arange(rows.start, rows.stop)
-    return int((columns.stop - np.clip(i + 1, columns.start, columns.stop)).sum())
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """One thread to a product, so that tiles run beside each other; yields how many threads torch had."""
-    had = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield had
-    finally:
-        torch.set_num_threads(had)

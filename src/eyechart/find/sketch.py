@@ -49,6 +49,14 @@ class Sketches:
         return self.left.shape[1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """A mean and orthonormal axes, those of largest variance first."""
+
+    mean: Float[ndarray, " dim"]
+    axes: Float[ndarray, "dim axis"]
+
+
 def whole(rows: Rows) -> Sketches:
     """The rows themselves."""
     with warnings.catch_warnings():  # a file mapped for reading: nothing here writes
@@ -58,25 +66,18 @@ def whole(rows: Rows) -> Sketches:
     return Sketches(left=tensor, right=tensor, slack=slack, exact=True)
 
 
-def sketched(rows: Rows, axes: "Axes", columns: int) -> Sketches:
+def sketched(rows: Rows, axes: Axes, columns: int) -> Sketches:
     """Sketches of so many columns: principal coordinates, what they leave out, and two that shift the product."""
     left = torch.empty(len(rows), columns)
     right = torch.empty(len(rows), columns)
     for start, part in parts(rows):
-        short, shift = _short(part, axes, columns - 3)
+        short = coordinates(part, axes, columns - 3)
+        shift = axes.mean @ axes.mean / 2 - part @ axes.mean
         place = slice(start, start + len(part))
         for side, last in ((left, (-shift, np.ones_like(shift))), (right, (np.ones_like(shift), -shift))):
             side[place] = torch.from_numpy(np.column_stack([short, *last]).astype(np.float32))
     largest = float(left.square().sum(1).max()) if len(rows) else 0.0
     return Sketches(left=left, right=right, slack=_rounding(columns, largest), exact=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axes:
-    """A mean and orthonormal axes, those of largest variance first."""
-
-    mean: Float[ndarray, " dim"]
-    axes: Float[ndarray, "dim axis"]
 
 
 def principal_axes(rows: Rows) -> Axes:
@@ -90,34 +91,37 @@ def principal_axes(rows: Rows) -> Axes:
 def choose(rows: Rows, min_semantic: float) -> Sketches:
     """Sketches of the width that should take least time: wider ones cost more to multiply and leave fewer pairs."""
     dim = rows.shape[1]
-    widths = [width for width in WIDTHS if width < dim]
-    if len(rows) < TRIED or not widths:
+    if len(rows) < TRIED or dim <= min(WIDTHS):
         return whole(rows)
     axes = principal_axes(rows)
-    some = rows[:: len(rows) // TRIED]
-    costs = {width: _cost(sketched(some, axes, width), min_semantic) for width in widths}
-    costs[dim] = _cost(whole(some), min_semantic)
+    costs = {
+        width: COLUMN_COST * width + TILE_COST + PAIR_COST * share
+        for width, share in shares(rows, axes, min_semantic).items()
+    }
+    costs[dim] = COLUMN_COST * dim + TILE_COST  # what it leaves has been multiplied already
     best = min(costs, key=lambda width: costs[width])
     return whole(rows) if best == dim else sketched(rows, axes, best)
 
 
-def _cost(tried: Sketches, min_semantic: float) -> float:
-    """Nanoseconds a pair, estimated."""
-    products = tried.left @ tried.right.T
-    products.fill_diagonal_(-torch.inf)
-    left = float((products > min_semantic - tried.slack).float().mean())
-    return COLUMN_COST * tried.columns + TILE_COST + PAIR_COST * left
+def shares(rows: Rows, axes: Axes, min_semantic: float) -> dict[int, float]:
+    """The share of pairs that a sketch of each width leaves, among `TRIED` rows or a few more."""
+    some = rows[:: max(1, len(rows) // TRIED)]
+    found = {}
+    for width in WIDTHS:
+        if width < rows.shape[1]:
+            tried = sketched(some, axes, width)
+            products = (tried.left @ tried.right.T).fill_diagonal_(-torch.inf)
+            found[width] = float((products > min_semantic - tried.slack).float().mean())
+    return found
 
 
-def _short(
-    part: Float[ndarray, "part dim"], axes: Axes, count: int
-) -> tuple[Float[ndarray, "part short"], Float[ndarray, " part"]]:
-    """The principal coordinates and the length of the rest, and what the product is shifted by."""
+def coordinates(part: Float[ndarray, "part dim"], axes: Axes, count: int) -> Float[ndarray, "part short"]:
+    """The first principal coordinates of rows, and the length of what they leave out."""
     around = part - axes.mean
     main = around @ axes.axes[:, :count]
     rest = np.einsum("id,id->i", around, around) - np.einsum("id,id->i", main, main)
-    shift = axes.mean @ axes.mean / 2 - part @ axes.mean
-    return np.column_stack([main, np.sqrt(np.maximum(rest, 0.0))]), shift
+    found: Float[ndarray, "part short"] = np.column_stack([main, np.sqrt(np.maximum(rest, 0.0))])
+    return found
 
 
 def _rounding(columns: int, largest: float) -> float:

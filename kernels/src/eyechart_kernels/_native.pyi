@@ -1,0 +1,18 @@
+import numpy as np
+from numpy.typing import NDArray
+
+STAGE: int
+MAX_COLUMNS: int
+
+def available_isas() -> list[str]: ...
+def scan(
+    isa: str,
+    codes: NDArray[np.int8],
+    bound: int,
+    semantic: NDArray[np.float32],
+    min_single: float,
+    reference: NDArray[np.float32] | None,
+    max_single: float,
+    start: int,
+    stop: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]: ...

@@ -1,0 +1,99 @@
+// What Python sees. `__init__.py` has checked the arguments and words the errors; types are checked here once more.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "scan.h"
+
+namespace nb = nanobind;
+
+namespace eyechart {
+namespace {
+
+using Codes = nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Singles = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Numbers = nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>;
+
+std::vector<std::string> names() {
+    std::vector<std::string> found;
+    for (const Path& path : available_paths()) found.push_back(path.name);
+    return found;
+}
+
+Path path_named(const std::string& name) {
+    for (const Path& path : available_paths())
+        if (name == path.name) return path;
+    throw std::invalid_argument("no path " + name);
+}
+
+Rows rows_of(const Singles& rows) { return {rows.data(), static_cast<int64_t>(rows.shape(1))}; }
+
+Numbers handed_over(std::vector<int32_t>&& numbers) {
+    auto* kept = new std::vector<int32_t>(std::move(numbers));
+    nb::capsule owner(kept, [](void* held) noexcept { delete static_cast<std::vector<int32_t>*>(held); });
+    return Numbers(kept->data(), {kept->size()}, owner);
+}
+
+nb::tuple scan(
+    const std::string& name,
+    const Codes& codes,
+    int64_t bound,
+    const Singles& semantic,
+    double min_single,
+    const std::optional<Singles>& reference,
+    double max_single,
+    int64_t start,
+    int64_t stop) {
+    const Path path = path_named(name);
+    const int64_t columns = static_cast<int64_t>(codes.shape(1));
+    const int64_t furthest = max_distance(columns);
+    const Job job = {
+        codes.data(),
+        static_cast<int64_t>(codes.shape(0)),
+        columns,
+        static_cast<int32_t>(std::clamp<int64_t>(bound, -1, furthest)),
+        rows_of(semantic),
+        min_single,
+        reference ? rows_of(*reference) : Rows{nullptr, 0},
+        max_single,
+        start,
+        stop,
+    };
+    Found found;
+    {
+        nb::gil_scoped_release others_may_run;
+        path.scan(job, found);
+    }
+    return nb::make_tuple(
+        handed_over(std::move(found.i)), handed_over(std::move(found.j)), found.bounded, found.near);
+}
+
+}  // namespace
+}  // namespace eyechart
+
+NB_MODULE(_native, module) {
+    using namespace nb::literals;
+    module.attr("STAGE") = eyechart::STAGE;
+    module.attr("MAX_COLUMNS") = eyechart::MAX_COLUMNS;
+    module.def("available_isas", &eyechart::names);
+    module.def(
+        "scan",
+        &eyechart::scan,
+        "isa"_a,
+        "codes"_a.noconvert(),
+        "bound"_a,
+        "semantic"_a.noconvert(),
+        "min_single"_a,
+        "reference"_a.noconvert().none(),
+        "max_single"_a,
+        "start"_a,
+        "stop"_a);
+}
