@@ -104,6 +104,58 @@ def test_any_rows(data):
     )
 
 
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_parts_of_rows_in_another_order(data):
+    """Codes in an order of their own; some rows, wherever they lie, against a range; and a range within itself."""
+    rows, columns = data.draw(st.integers(1, 90)), data.draw(st.sampled_from(COLUMNS))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    ids = random.permutation(rows).astype(np.int32)
+    codes = close_codes(random, rows, columns)
+    start = data.draw(st.integers(0, rows))
+    stop = data.draw(st.integers(start, rows))
+    until = data.draw(st.integers(stop, rows))
+    left = random.integers(0, rows, data.draw(st.integers(0, 60))).astype(np.int32)
+    semantic, bound = eighths(random, rows, 20), typical_bound(codes)
+    wide = codes.astype(np.int64)
+
+    def expected(pairs):
+        close = [(x, y) for x, y in pairs if ((wide[x] - wide[y]) ** 2).sum() <= bound]
+        near = [(x, y) for x, y in close if semantic[ids[x]] @ semantic[ids[y]] > 0.25]
+        return sorted(near), len(close), len(near)
+
+    for isa in kernels.available_isas():
+        i, j, bounded, near = kernels.between(
+            codes, bound, semantic, 0.25, None, 0.0, left, start, stop, ids=ids, isa=isa
+        )
+        found = sorted(zip(i.tolist(), j.tolist(), strict=True)), bounded, near
+        assert found == expected([(int(x), y) for x in left for y in range(start, stop)])
+        i, j, bounded, near = kernels.scan(
+            codes, bound, semantic, 0.25, None, 0.0, start, stop, until=until, ids=ids, isa=isa
+        )
+        found = sorted(zip(i.tolist(), j.tolist(), strict=True)), bounded, near
+        assert found == expected([(x, y) for x in range(start, stop) for y in range(x + 1, until)])
+
+
+def test_places_that_are_not_there_are_refused():
+    codes, ones = np.zeros((4, 32), np.int8), np.ones((4, 3), np.float32)
+    for left, words in (
+        (np.array([0, 4], np.int32), "left holds 0 to 4, expected rows from 0 to 3"),
+        (np.array([-1], np.int32), "left holds -1 to -1"),
+        (np.array([0], np.int64), "left is int64 of shape"),
+        ([0], "left is list, expected an int32 array"),
+        (np.zeros(8, np.int32)[::2], "left has strides"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            kernels.between(codes, 0, ones, 0.0, None, 0.0, left, 0, 4)
+    with pytest.raises(ValueError, match="ids has 3 entries, expected 4"):
+        kernels.scan(codes, 0, ones, 0.0, None, 0.0, 0, 4, ids=np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match="stop is 3 and until is 2"):
+        kernels.scan(codes, 0, ones, 0.0, None, 0.0, 0, 3, until=2)
+    with pytest.raises(ValueError, match="start is 3 and stop is 2"):
+        kernels.between(codes, 0, ones, 0.0, None, 0.0, np.zeros(1, np.int32), 3, 2)
+
+
 @pytest.mark.parametrize("columns", COLUMNS)
 @pytest.mark.parametrize("value", [0, 1, -127, 127, -128])
 def test_identical_rows(value, columns):
@@ -314,9 +366,9 @@ WRONG = [
     ("bound", 2**63, "bound is 9223372036854775808, expected a whole number of 64 bits"),
     ("min_single", float("nan"), "min_single is nan, expected a number"),
     ("max_single", float("nan"), "max_single is nan, expected a number"),
-    ("start", -1, "start is -1 and stop is 4, expected 0 <= start <= stop <= 4 rows"),
-    ("stop", 5, "start is 0 and stop is 5, expected 0 <= start <= stop <= 4 rows"),
-    ("start", 5, "start is 5 and stop is 4, expected 0 <= start <= stop <= 4 rows"),
+    ("start", -1, "start is -1, stop is 4 and until is 4, expected 0 <= start <= stop <= until <= 4 rows"),
+    ("stop", 5, "start is 0, stop is 5 and until is 4, expected 0 <= start <= stop <= until <= 4 rows"),
+    ("start", 5, "start is 5, stop is 4 and until is 4, expected 0 <= start <= stop <= until <= 4 rows"),
     ("isa", "avx9", "isa is 'avx9', expected one of those available here: .*portable"),
 ]
 

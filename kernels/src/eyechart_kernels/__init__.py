@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eyechart_kernels import _native
 
-__all__ = ["available_isas", "isa", "scan"]
+__all__ = ["available_isas", "between", "isa", "scan"]
 
 _MAX_ROWS = 2**31 - 1
 _BOUNDS = np.iinfo(np.int64)
@@ -39,6 +39,8 @@ def scan(
     start: int,
     stop: int,
     *,
+    until: int | None = None,
+    ids: NDArray[np.int32] | None = None,
     isa: str | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]:
     """Find pairs x < y with `x` in [start, stop): near by their codes, near by one dot product, far by another.
@@ -55,7 +57,9 @@ def scan(
         reference: (row, dim) read for near pairs; without it, all near pairs are returned.
         max_single: a near pair is returned if its dot product here, in float32, is smaller.
         start: first `x`.
-        stop: end of the range of `x`; `y` goes on to the last row.
+        stop: end of the range of `x`.
+        until: end of `y`; without it, `y` goes on to the last row.
+        ids: (row) which row of `semantic` and `reference` each code is of; without it, they are in the same order.
         isa: one of `available_isas()`; without it, the fastest.
 
     Returns:
@@ -65,27 +69,115 @@ def scan(
     Raises:
         ValueError: an array of another type, shape or layout; a range outside the rows; an unknown `isa`.
     """
-    _check_codes(codes)
-    _check_singles("semantic", semantic, len(codes))
-    if reference is not None:
-        _check_singles("reference", reference, len(codes))
-    _check_numbers(bound, min_single, max_single)
-    if not 0 <= start <= stop <= len(codes):
+    _check(codes, bound, semantic, min_single, reference, max_single, ids)
+    until = len(codes) if until is None else until
+    if not 0 <= start <= stop <= until <= len(codes):
         raise ValueError(
-            f"start is {start} and stop is {stop}, expected 0 <= start <= stop <= {len(codes)} rows"
+            f"start is {start}, stop is {stop} and until is {until}, expected"
+            f" 0 <= start <= stop <= until <= {len(codes)} rows"
         )
-    chosen = _chosen(isa)
     return _native.scan(
-        chosen,
+        _chosen(isa),
         codes,
         operator.index(bound),
         semantic,
         float(min_single),
         reference,
         float(max_single),
+        ids,
+        None,
+        operator.index(start),
+        operator.index(stop) - operator.index(start),
+        operator.index(start) + 1,
+        operator.index(until),
+    )
+
+
+def between(
+    codes: NDArray[np.int8],
+    bound: int,
+    semantic: NDArray[np.float32],
+    min_single: float,
+    reference: NDArray[np.float32] | None,
+    max_single: float,
+    left: NDArray[np.int32],
+    start: int,
+    stop: int,
+    *,
+    ids: NDArray[np.int32] | None = None,
+    isa: str | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]:
+    """Find pairs of `x` in `left` and `y` in [start, stop), as `scan` does: all of them, whichever is the larger.
+
+    Args:
+        left: the rows `x`, in any order; one that lies in [start, stop) is paired with itself, too.
+        start: first `y`.
+        stop: end of `y`.
+
+    The other arguments are those of `scan`.
+
+    Returns:
+        As `scan`, with `x` as `i` and `y` as `j`.
+
+    Raises:
+        ValueError: as `scan`, or a row in `left` that there is not.
+    """
+    _check(codes, bound, semantic, min_single, reference, max_single, ids)
+    _check_places("left", left, len(codes))
+    if not 0 <= start <= stop <= len(codes):
+        raise ValueError(
+            f"start is {start} and stop is {stop}, expected 0 <= start <= stop <= {len(codes)} rows"
+        )
+    return _native.scan(
+        _chosen(isa),
+        codes,
+        operator.index(bound),
+        semantic,
+        float(min_single),
+        reference,
+        float(max_single),
+        ids,
+        left,
+        0,
+        len(left),
         operator.index(start),
         operator.index(stop),
     )
+
+
+def _check(
+    codes: NDArray[np.int8],
+    bound: int,
+    semantic: NDArray[np.float32],
+    min_single: float,
+    reference: NDArray[np.float32] | None,
+    max_single: float,
+    ids: NDArray[np.int32] | None,
+) -> None:
+    _check_codes(codes)
+    if ids is not None:
+        _check_places("ids", ids, min(len(semantic), len(semantic if reference is None else reference)))
+        if len(ids) != len(codes):
+            raise ValueError(f"ids has {len(ids)} entries, expected {len(codes)}, as many as codes")
+    expected = len(codes) if ids is None else None
+    _check_singles("semantic", semantic, expected)
+    if reference is not None:
+        _check_singles("reference", reference, expected)
+    _check_numbers(bound, min_single, max_single)
+
+
+def _check_places(name: str, places: NDArray[np.int32], rows: int) -> None:
+    if not isinstance(places, np.ndarray) or places.dtype != np.int32 or places.ndim != 1:
+        kind = (
+            f"{places.dtype} of shape {places.shape}"
+            if isinstance(places, np.ndarray)
+            else type(places).__name__
+        )
+        raise ValueError(f"{name} is {kind}, expected an int32 array of one axis")
+    if not places.flags.c_contiguous:
+        raise ValueError(f"{name} has strides {places.strides}, expected entries that follow one another")
+    if len(places) and not 0 <= places.min() <= places.max() < rows:
+        raise ValueError(f"{name} holds {places.min()} to {places.max()}, expected rows from 0 to {rows - 1}")
 
 
 def _check_codes(codes: NDArray[np.int8]) -> None:
@@ -100,9 +192,9 @@ def _check_codes(codes: NDArray[np.int8]) -> None:
         raise ValueError(f"codes has {rows} rows, expected {_MAX_ROWS} at most")
 
 
-def _check_singles(name: str, table: NDArray[np.float32], rows: int) -> None:
+def _check_singles(name: str, table: NDArray[np.float32], rows: int | None) -> None:
     _check_table(name, table, np.float32)
-    if len(table) != rows:
+    if rows is not None and len(table) != rows:
         raise ValueError(f"{name} has {len(table)} rows, expected {rows}, as many as codes")
 
 

@@ -13,6 +13,10 @@ def scan(
     min_single: float,
     reference: NDArray[np.float32] | None,
     max_single: float,
+    ids: NDArray[np.int32] | None,
+    left: NDArray[np.int32] | None,
     start: int,
-    stop: int,
+    size: int,
+    first: int,
+    end: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]: ...

@@ -20,6 +20,7 @@ namespace {
 
 using Codes = nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Singles = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Places = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Numbers = nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>;
 
 std::vector<std::string> names() {
@@ -50,8 +51,12 @@ nb::tuple scan(
     double min_single,
     const std::optional<Singles>& reference,
     double max_single,
+    const std::optional<Places>& ids,
+    const std::optional<Places>& left,
     int64_t start,
-    int64_t stop) {
+    int64_t size,
+    int64_t first,
+    int64_t end) {
     const Path path = path_named(name);
     const int64_t columns = static_cast<int64_t>(codes.shape(1));
     const int64_t furthest = max_distance(columns);
@@ -64,8 +69,12 @@ nb::tuple scan(
         min_single,
         reference ? rows_of(*reference) : Rows{nullptr, 0},
         max_single,
+        ids ? ids->data() : nullptr,
+        left ? left->data() : nullptr,
         start,
-        stop,
+        size,
+        first,
+        end,
     };
     Found found;
     {
@@ -94,6 +103,10 @@ NB_MODULE(_native, module) {
         "min_single"_a,
         "reference"_a.noconvert().none(),
         "max_single"_a,
+        "ids"_a.noconvert().none(),
+        "left"_a.noconvert().none(),
         "start"_a,
-        "stop"_a);
+        "size"_a,
+        "first"_a,
+        "end"_a);
 }

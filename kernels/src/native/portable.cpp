@@ -47,12 +47,13 @@ void scan_portable(const Job& job, Found& found) {
     const int64_t columns = job.columns;
     std::vector<int16_t> left(columns), right(CHUNK * columns);
     Survivors survivors(job, dot, found);
-    for (int64_t first = job.start + 1; first < job.count; first += CHUNK) {
-        const int64_t end = std::min(first + CHUNK, job.count);
+    for (int64_t first = job.first; first < job.end; first += CHUNK) {
+        const int64_t end = std::min(first + CHUNK, job.end);
         widen(job.code(first), (end - first) * columns, right.data());
-        for (int64_t x = job.start; x < std::min(job.stop, end - 1); ++x) {
-            widen(job.code(x), columns, left.data());
-            for (int64_t y = std::max(first, x + 1); y < end; ++y)
+        for (int64_t place = 0; place < job.size; ++place) {
+            const int64_t x = job.x(place), nearest = job.ordered() ? std::max(first, x + 1) : first;
+            if (nearest < end) widen(job.code(x), columns, left.data());
+            for (int64_t y = nearest; y < end; ++y)
                 if (within(left.data(), &right[(y - first) * columns], columns, job.bound)) survivors.add(x, y);
         }
     }

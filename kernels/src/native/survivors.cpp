@@ -23,11 +23,11 @@ void Survivors::keep(const Rows& rows, Test test) {
     int kept = 0;
     for (int t = 0; t < count_; ++t) {
         if (t + AHEAD < count_) {
-            fetch(rows[pairs_[t + AHEAD].x], rows.dim);
-            fetch(rows[pairs_[t + AHEAD].y], rows.dim);
+            fetch(rows[job_.id(pairs_[t + AHEAD].x)], rows.dim);
+            fetch(rows[job_.id(pairs_[t + AHEAD].y)], rows.dim);
         }
         const Pair pair = pairs_[t];
-        if (test(dot_(rows[pair.x], rows[pair.y], rows.dim))) pairs_[kept++] = pair;
+        if (test(dot_(rows[job_.id(pair.x)], rows[job_.id(pair.y)], rows.dim))) pairs_[kept++] = pair;
     }
     count_ = kept;
 }

@@ -16,6 +16,9 @@ class Candidates:
 
     first: Int[ndarray, " pair"]
     second: Int[ndarray, " pair"]
+    compared: int = 0
+    """How many pairs were compared to find these."""
+
     tile: tuple[slice, slice] | None = None
     """The rows and columns of the tile they all lie in."""
 
@@ -44,13 +47,10 @@ class Engine(Protocol):
     """What rounding may have taken from its bound on a cosine."""
 
     def tasks(self) -> Iterator[Any]:
-        """Parts of the work that hold every pair once between them."""
+        """Parts of the work; every pair that is not ruled out is a candidate in one of them, once."""
 
     def candidates(self, task: Any) -> Iterator[Candidates]:
-        """The pairs of a task that cannot be ruled out."""
-
-    def pairs(self, task: Any) -> int:
-        """How many pairs a task has."""
+        """The pairs of a task that cannot be ruled out, with how many were compared."""
 
 
 def pairs_between(rows: slice, columns: slice) -> int:

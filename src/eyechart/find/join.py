@@ -48,7 +48,7 @@ class Certificate:
     """Pairs of images there are."""
 
     compared: int
-    """Pairs whose bound was computed."""
+    """Pairs whose bound was computed; the others lie in cells that are too far apart, and a few were compared twice."""
 
     columns: int
     """Of a sketch; as many as the rows have where no sketch would have been faster."""
@@ -117,7 +117,7 @@ def mine_pairs(
         engine: what rules pairs out; the pairs found are the same. `native` needs the package eyechart-kernels and
             float32 rows, and works on the CPU; `auto` takes it where it can.
         device: where the portable engine multiplies; what it leaves is decided on the CPU.
-        progress: told pairs that were compared.
+        progress: told parts of the work that are done.
 
     Returns:
         The pairs kept as columns `i`, `j`, `semantic`, `reference` (float64), the most suspicious first, and a
@@ -140,13 +140,13 @@ def mine_pairs(
     )
     total = images * (images - 1) // 2
     with one_thread_each() as had:
-        _run(join, threads or had, lambda done: progress("joining", done, total))
+        _run(join, threads or had, progress)
     kept = keepers[0].kept()
     certificate = Certificate(
         engine=join.engine.name,
         images=images,
         pairs=total,
-        compared=total,
+        compared=join.compared,
         columns=join.engine.columns,
         slack=join.engine.slack,
         bounded=join.bounded,
@@ -165,7 +165,8 @@ def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engi
         )
     if wish == "portable" or missing:
         return Tiles(semantic, min_semantic, torch.device(device))
-    return native.Native(semantic, min_semantic)
+    made = native.NativeCells if len(semantic) >= native.MANY else native.Native
+    return made(semantic, min_semantic)
 
 
 def _check(
@@ -193,17 +194,17 @@ class _Join:
     engine: Engine
     where: Where | None
     keepers: tuple[Keeper, Keeper]
+    compared: int = 0
     bounded: int = 0
     passed: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
 
-    def task(self, task: Any) -> int:
-        """Everything about the pairs of one task; how many they are."""
+    def task(self, task: Any) -> None:
+        """Everything about the pairs of one task."""
         for some in self.engine.candidates(task):
             self._decide(some)
-        return self.engine.pairs(task)
 
     def _decide(self, some: Candidates) -> None:
         passed = some.at(_passed(self.semantic, some, known=True))
@@ -214,6 +215,7 @@ class _Join:
             rest = passed.at(~far)
             near = self._columns(rest.at(_passed(self.alike, rest)))
         with self._lock:
+            self.compared += some.compared
             self.bounded += len(some.first) if some.bounded is None else some.bounded
             self.passed += len(passed.first)
             self.keepers[0].add(found)
@@ -254,14 +256,13 @@ def _passed(test: Threshold, some: Candidates, *, known: bool = False) -> Bool[n
     return test.decided(some.first, some.second, products[places].cpu().numpy())
 
 
-def _run(join: _Join, threads: int, progress: Callable[[int], None]) -> None:
+def _run(join: _Join, threads: int, progress: Progress) -> None:
     """Work through all tasks; an interrupt ends it with those that are under way."""
-    done = 0
-    progress(0)
+    tasks = list(join.engine.tasks())
+    progress("joining", 0, len(tasks))
     pool = ThreadPoolExecutor(max_workers=threads)
     try:
-        for compared in pool.map(join.task, join.engine.tasks()):
-            done += compared
-            progress(done)
+        for done, _ in enumerate(pool.map(join.task, tasks), start=1):
+            progress("joining", done, len(tasks))
     finally:
         pool.shutdown(cancel_futures=True)

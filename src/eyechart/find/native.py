@@ -8,18 +8,29 @@ error of any. A pair with a cosine above t has |x - y|² < |x|² + |y|² - 2t, s
 import importlib
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 from numpy import ndarray
 
 from eyechart.find import sketch
+from eyechart.find.cells import GROUP, found_here, make_cells, visitors
 from eyechart.find.engine import Candidates, pairs_between
-from eyechart.find.exact import Rows, parts, threshold
+from eyechart.find.exact import SINGLE, Rows, parts, threshold
 
 ROWS = 512
 """Rows to a task."""
+
+VISITORS = 2048
+"""Rows that visit a cell at a time."""
+
+MANY = 150_000
+"""From so many rows on, cells save more than they cost."""
+
+ROUNDED = 1e-6
+"""A bound on what float32 may add to the distance of two rows of numbers."""
 
 WORD = 32
 """Codes are a multiple of so many columns."""
@@ -50,42 +61,138 @@ def _kernels() -> Any:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """Whole numbers for each row, and what follows for those of two rows whose cosine is above the threshold."""
+
+    numbers: Float[ndarray, "image column"]
+    """Before they were rounded to whole steps; their distances are no larger than the rows' own."""
+
+    codes: Int8[ndarray, "image code"]
+    bound: int
+    """How far apart the codes of such a pair are at most, squared."""
+
+    reach: float
+    """How far apart its numbers are at most."""
+
+    slack: float
+    """What rounding to whole steps may take from a bound on a cosine."""
+
+
+def codes_of(rows: Rows, min_semantic: float) -> Codes:
+    """Codes of the width that should take least time."""
+    axes = sketch.principal_axes(rows)
+    shares = sketch.shares(rows, axes, min_semantic)
+    width = min(shares, key=lambda width: COLUMN_COST * width + PAIR_COST * shares[width])
+    numbers, longest = _coordinates(rows, axes, width)
+    codes, step, error = coded(numbers)
+    reach = math.sqrt(max(0.0, 2 * longest - 2 * min_semantic))
+    return Codes(
+        numbers=numbers,
+        codes=codes,
+        bound=math.ceil(min(((reach + 2 * error) / step) ** 2, 2.0**62)),
+        reach=reach + ROUNDED,
+        slack=((reach + 2 * error) ** 2 - reach**2) / 2,
+    )
+
+
 class Native:
     """Compares codes of all pairs; pairs whose float32 dot product is surely below the threshold are left out, too."""
 
     def __init__(self, rows: Rows, min_semantic: float) -> None:
         kernels = _kernels()
+        found = codes_of(rows, min_semantic)
         self.name = f"native {kernels.isa()}"
-        self._scan, self._rows = kernels.scan, rows
-        axes = sketch.principal_axes(rows)
-        self.columns = self._width(rows, axes, min_semantic)
-        coordinates, longest = _coordinates(rows, axes, self.columns)
-        self._codes, step, error = coded(coordinates)
-        reach = math.sqrt(max(0.0, 2 * longest - 2 * min_semantic))
-        self._bound = math.ceil(min(((reach + 2 * error) / step) ** 2, 2.0**62))
-        self.slack = ((reach + 2 * error) ** 2 - reach**2) / 2
+        self.columns, self.slack = found.numbers.shape[1], found.slack
+        self._kernels, self._rows, self._codes, self._bound = kernels, rows, found.codes, found.bound
         self._single = min_semantic - threshold(rows, min_semantic, above=True).error
-
-    @staticmethod
-    def _width(rows: Rows, axes: sketch.Axes, min_semantic: float) -> int:
-        shares = sketch.shares(rows, axes, min_semantic)
-        return min(shares, key=lambda width: COLUMN_COST * width + PAIR_COST * shares[width])
 
     def tasks(self) -> Iterator[slice]:
         """Some rows, each to be compared with all rows after it."""
         for start in range(0, len(self._rows), ROWS):
             yield slice(start, min(start + ROWS, len(self._rows)))
 
-    def pairs(self, task: slice) -> int:
-        """How many pairs begin with these rows."""
-        return pairs_between(task, slice(0, len(self._rows)))
-
     def candidates(self, task: slice) -> Iterator[Candidates]:
         """The pairs that begin with these rows and cannot be ruled out."""
-        first, second, bounded, _ = self._scan(
+        first, second, bounded, _ = self._kernels.scan(
             self._codes, self._bound, self._rows, self._single, None, 0.0, task.start, task.stop
         )
-        yield Candidates(first=first, second=second, bounded=bounded)
+        compared = pairs_between(task, slice(0, len(self._rows)))
+        yield Candidates(first=first, second=second, bounded=bounded, compared=compared)
+
+
+class NativeCells:
+    """The same, in cells: a row is compared with its own cell and with those that it has to visit."""
+
+    def __init__(self, rows: Rows, min_semantic: float) -> None:
+        kernels = _kernels()
+        found = codes_of(rows, min_semantic)
+        self.columns, self.slack = found.numbers.shape[1], found.slack
+        self._cells = make_cells(found.numbers)
+        self.name = f"native {kernels.isa()}, {self._cells.count} cells"
+        self._kernels, self._rows, self._bound = kernels, rows, found.bound
+        self._codes = found.codes[self._cells.order]
+        self._ids = self._cells.order.astype(np.int32)
+        self._half = found.reach / 2
+        self._single = min_semantic - threshold(rows, min_semantic, above=True).error
+        largest = float(np.square(found.numbers).sum(1).max(initial=0.0))
+        self._error = 8 * (self.columns + 4) * SINGLE * largest
+
+    def tasks(self) -> Iterator[slice]:
+        """Some cells that are visited."""
+        for start in range(0, self._cells.count, GROUP):
+            yield slice(start, min(start + GROUP, self._cells.count))
+
+    def candidates(self, task: slice) -> Iterator[Candidates]:
+        """The pairs of rows of these cells with each other and with their visitors that cannot be ruled out."""
+        coming = visitors(self._cells, task, self._half, self._error)
+        for cell, visiting in enumerate(coming, start=task.start):
+            home = self._cells.of(cell)
+            yield self._at_home(home)
+            for start in range(0, len(visiting), VISITORS):
+                yield self._met(visiting[start : start + VISITORS], home)
+
+    def _at_home(self, home: slice) -> Candidates:
+        first, second, bounded, _ = self._kernels.scan(
+            self._codes,
+            self._bound,
+            self._rows,
+            self._single,
+            None,
+            0.0,
+            home.start,
+            home.stop,
+            until=home.stop,
+            ids=self._ids,
+        )
+        compared = pairs_between(home, home)
+        return self._named(first, second, bounded, compared)
+
+    def _met(self, visiting: Int[ndarray, " visitor"], home: slice) -> Candidates:
+        first, second, bounded, _ = self._kernels.between(
+            self._codes,
+            self._bound,
+            self._rows,
+            self._single,
+            None,
+            0.0,
+            visiting,
+            home.start,
+            home.stop,
+            ids=self._ids,
+        )
+        counted = found_here(self._cells, first, second, self._half)
+        compared = len(visiting) * (home.stop - home.start)
+        return self._named(first[counted], second[counted], bounded, compared)
+
+    def _named(
+        self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], bounded: int, compared: int
+    ) -> Candidates:
+        """Pairs of places as pairs of images, the smaller number first."""
+        both = self._ids[first], self._ids[second]
+        return Candidates(
+            first=np.minimum(*both), second=np.maximum(*both), bounded=bounded, compared=compared
+        )
 
 
 def _coordinates(rows: Rows, axes: sketch.Axes, columns: int) -> tuple[Float[ndarray, "image column"], float]:

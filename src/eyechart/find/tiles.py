@@ -47,10 +47,6 @@ class Tiles:
             for start in range(0, len(tiles), _TILES):
                 yield tiles[start : start + _TILES]
 
-    def pairs(self, task: Sequence[Tile]) -> int:
-        """How many pairs these tiles have."""
-        return sum(pairs_between(rows, columns) for rows, columns in task)
-
     def candidates(self, task: Sequence[Tile]) -> Iterator[Candidates]:
         """The pairs of each tile that its products cannot rule out."""
         for rows, columns in task:
@@ -62,7 +58,13 @@ class Tiles:
                 upper = first < second
                 first, second = first[upper], second[upper]
             known = products if self._exact else None
-            yield Candidates(first=first, second=second, tile=(rows, columns), products=known)
+            yield Candidates(
+                first=first,
+                second=second,
+                compared=pairs_between(rows, columns),
+                tile=(rows, columns),
+                products=known,
+            )
 
     def _table(
         self, height: int, width: int
