@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import pyarrow as pa
@@ -38,7 +39,7 @@ def as_folder(root, data):
     return root
 
 
-def as_tars(root, data, *, label_in):
+def as_tars(root, data, *, label_in, suffix=suffix):
     root.mkdir(parents=True)
     names = list(data)
     for number, part in enumerate((names[:7], names[7:])):
@@ -56,8 +57,9 @@ def as_tars(root, data, *, label_in):
 def as_parquet(root, data, *, struct):
     root.mkdir(parents=True)
     cells = [{"bytes": content, "path": name} if struct else content for name, (content, _) in data.items()]
-    numbers = ["ab".index(label) for _, label in data.values()]
-    features = {"info": {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}}
+    names = sorted({label for _, label in data.values()})
+    numbers = [names.index(label) for _, label in data.values()]
+    features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
     table = pa.table({"image": cells, "label": numbers}).replace_schema_metadata(
         {"huggingface": json.dumps(features)}
     )
@@ -74,6 +76,21 @@ def test_a_folder_is_read_to_its_bottom(tmp_path, data):
     assert contents(listing) == sorted(data.values(), key=lambda pair: pair[1])
     assert listing.passed_over == 1
     assert listing.pictures[0].id == "a/a-00.jpg"
+
+
+def test_what_is_no_file_is_listed(tmp_path, data):
+    root = as_folder(tmp_path / "photos", data)
+    (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    (root / "round.jpg").symlink_to(root / "round.jpg")
+    os.mkfifo(root / "pipe.png")
+    (root / "folder.jpg").mkdir()
+    listing = list_pictures(str(root))
+    assert len(listing.pictures) == len(data)
+    assert [(row.path, row.reason) for row in listing.quarantined] == [
+        ("gone.jpg", "missing"),
+        ("pipe.png", "not_a_file"),
+        ("round.jpg", "missing"),
+    ]
 
 
 @pytest.mark.parametrize("label_in", ["cls", "json"])

@@ -72,9 +72,14 @@ def make_cells(rows: Float[ndarray, "row column"], *, seed: int = 0) -> Cells:
     )
 
 
+def _portions(rows: Float[Tensor, "row column"]) -> Iterator[Float[Tensor, "part column"]]:
+    for start in range(0, len(rows), STEP):
+        yield rows[start : start + STEP]
+
+
 def _nearest(rows: Float[Tensor, "row column"], centres: Float[Tensor, "cell column"]) -> Int[Tensor, " row"]:
     half = centres.square().sum(1) / 2
-    parts = [torch.addmm(-half, part, centres.T).argmax(1) for part in rows.split(STEP)]
+    parts = [torch.addmm(-half, part, centres.T).argmax(1) for part in _portions(rows)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 

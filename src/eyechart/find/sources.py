@@ -93,7 +93,8 @@ def _expected() -> str:
 def _of_path(source: str, root: Path, image_column: str | None, label_column: str | None) -> Listing:
     if root.is_dir() and (root / "dataset_info.json").exists():
         return list_dataset(str(root), image_column, label_column)
-    files = sorted(path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
+    there = sorted(root.rglob("*")) if root.is_dir() else [root]
+    files = [path for path in there if path.is_file()]
     suffixes = {path.suffix.lower() for path in files}
     if ".parquet" in suffixes and not suffixes & SUFFIXES:
         return list_tables(source, [f for f in files if f.suffix == ".parquet"], image_column, label_column)
@@ -101,8 +102,26 @@ def _of_path(source: str, root: Path, image_column: str | None, label_column: st
         return _of_tars(source, root, [f for f in files if f.suffix == ".tar"])
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
     below = root if root.is_dir() else root.parent
-    listed = [_file(path, below) for path in pictures]
-    return listing_of(source, listed, [path.stat().st_size for path in pictures], len(files) - len(pictures))
+    return listing_of(
+        source,
+        [_file(path, below) for path in pictures],
+        [path.stat().st_size for path in pictures],
+        len(files) - len(pictures),
+        [_no_file(path, below) for path in there if _should_be_one(path)],
+    )
+
+
+def _should_be_one(path: Path) -> bool:
+    """Whether something is named like a picture and is neither a file nor a folder: a broken link, a pipe."""
+    return path.suffix.lower() in SUFFIXES and not path.is_file() and not path.is_dir()
+
+
+def _no_file(path: Path, root: Path) -> Quarantined:
+    if path.is_symlink():
+        return Quarantined(
+            path=shown(path.relative_to(root)), reason="missing", detail=f"a link to {shown(path.readlink())}"
+        )
+    return Quarantined(path=shown(path.relative_to(root)), reason="not_a_file", detail="pipe or device")
 
 
 def _file(path: Path, root: Path) -> Picture:
