@@ -95,7 +95,7 @@ def test_the_same_command_shows_it_again_and_other_thresholds_embed_nothing(phot
     def none(*_):
         raise AssertionError("a picture was embedded again")
 
-    monkeypatch.setattr(embed._Taker, "_fitting", none)
+    monkeypatch.setattr(embed.Taker, "_fitting", none)
     other = held(photos, tmp_path / "b", min_semantic="p90")
     assert other.results["semantic"]["threshold"] > first.results["semantic"]["threshold"]
     with pytest.raises(UserError, match="holds a run with another config"):
@@ -130,6 +130,8 @@ def test_the_world_knows_which_pairs_were_made_as_such(tmp_path):
     assert truth["recall"]["n"] == 18
     made = [row for row in read_table(tmp_path / "run" / "pairs.parquet") if row["pattern"] is not None]
     assert truth["recall"]["hits"] == len(made)
+    assert sum(row["recall"]["hits"] for row in truth["patterns"]) == len(made)
+    assert [row["recall"]["n"] for row in truth["patterns"]] == [2] * 9
     assert all(row["image_a"][:-5] == row["image_b"][:-5] for row in made)
 
 

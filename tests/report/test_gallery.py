@@ -361,11 +361,21 @@ def test_notes_and_truth_are_told_with_interval_and_n(written):
     said["truth"] = {
         "recall": {"value": 0.9, "low": 0.826, "high": 0.945, "hits": 90, "n": 100, "level": 0.95},
         "precision": {"value": 0.5, "low": 0.31, "high": 0.69, "hits": 12, "n": 24, "level": 0.95},
+        "patterns": [
+            {
+                "pattern": "color",
+                "recall": {"value": 0.25, "low": 0.1, "high": 0.5, "hits": 5, "n": 20, "level": 0.95},
+            }
+        ],
         "about": "twins of the world",
     }
     root = written(Mine(results=said))
     rates = [node.text for node in root.all(class_="rate")]
-    assert rates == ["90.0% [82.6%, 94.5%], n=100", "50.0% [31.0%, 69.0%], n=24"]
+    assert rates == [
+        "90.0% [82.6%, 94.5%], n=100",
+        "50.0% [31.0%, 69.0%], n=24",
+        "25.0% [10.0%, 50.0%], n=20",
+    ]
     assert section(root, "notes").one("li").text == "Two images are copies."
 
 

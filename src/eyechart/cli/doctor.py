@@ -28,6 +28,7 @@ REQUIRED = (
 OPTIONAL = {
     "timm": "encoders named timm:... (pip install 'eyechart[timm]')",
     "open_clip_torch": "encoders named open_clip:... (pip install 'eyechart[open-clip]')",
+    "eyechart-kernels": "a faster join of many pictures, the pairs are the same (pip install ./kernels in the repository)",
     "torchvision": "faster image processors, timm and open_clip; its build must fit the installed torch",
 }
 

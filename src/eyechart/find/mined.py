@@ -1,5 +1,6 @@
 """What a mine found, as tables and as one record: the files that its page is made of."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -120,17 +121,25 @@ def record(config: MineConfig, outcome: Outcome, encoders: Sequence[tuple[str, s
 
 
 def truth(outcome: Outcome) -> dict[str, Any] | None:
-    """How many of the pairs that a source knows were listed, and how many of the listed are such; None where it knows none."""
+    """How many of the pairs that a source knows were listed, also by pattern, and how many of the listed are such.
+
+    None where the source knows of no pair.
+    """
     known = list(outcome.pictures.values())
-    pairs = {picture.pair for picture in known if picture.pair is not None}
-    both = [pair for pair in pairs if sum(picture.pair == pair for picture in known) == 2]
-    if not both:
+    counts = Counter((picture.pair, picture.pattern) for picture in known if picture.pair is not None)
+    made = Counter(pattern for (_, pattern), pictures in counts.items() if pictures == 2)
+    if not made:
         return None
     chosen = outcome.chosen.pairs
-    hits = sum(is_pair(known[i], known[j]) for i, j in zip(chosen.i.tolist(), chosen.j.tolist(), strict=True))
+    found = zip(chosen.i.tolist(), chosen.j.tolist(), strict=True)
+    hits = Counter(known[i].pattern for i, j in found if is_pair(known[i], known[j]))
     return {
-        "recall": wilson(hits, len(both)).to_dict(),
-        "precision": wilson(hits, len(chosen)).to_dict() if len(chosen) else None,
+        "recall": wilson(hits.total(), made.total()).to_dict(),
+        "precision": wilson(hits.total(), len(chosen)).to_dict() if len(chosen) else None,
+        "patterns": [
+            {"pattern": pattern, "recall": wilson(hits[pattern], pairs).to_dict()}
+            for pattern, pairs in sorted(made.items(), key=str)
+        ],
         "about": "pairs that were made as such: their pictures differ in one fact, and camera, light and clutter are drawn"
         " anew",
     }

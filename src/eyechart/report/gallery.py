@@ -112,6 +112,13 @@ class Joint(_Record):
         return self
 
 
+class Known(_Record):
+    """How many of the pairs that were made to differ in one pattern are listed."""
+
+    pattern: str | None
+    recall: Rate
+
+
 class Truth(_Record):
     """What is known of the pairs that should have been found."""
 
@@ -119,6 +126,7 @@ class Truth(_Record):
     precision: Rate | None
     """None where nothing is listed."""
 
+    patterns: tuple[Known, ...] = ()
     about: str
 
 
