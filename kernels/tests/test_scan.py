@@ -115,7 +115,7 @@ def test_parts_of_rows_in_another_order(data):
     start = data.draw(st.integers(0, rows))
     stop = data.draw(st.integers(start, rows))
     until = data.draw(st.integers(stop, rows))
-    left = random.integers(0, rows, data.draw(st.integers(0, 60))).astype(np.int32)
+    right = random.integers(0, rows, data.draw(st.integers(0, 150))).astype(np.int32)
     semantic, bound = eighths(random, rows, 20), typical_bound(codes)
     wide = codes.astype(np.int64)
 
@@ -126,10 +126,10 @@ def test_parts_of_rows_in_another_order(data):
 
     for isa in kernels.available_isas():
         i, j, bounded, near = kernels.between(
-            codes, bound, semantic, 0.25, None, 0.0, left, start, stop, ids=ids, isa=isa
+            codes, bound, semantic, 0.25, None, 0.0, start, stop, right, ids=ids, isa=isa
         )
         found = sorted(zip(i.tolist(), j.tolist(), strict=True)), bounded, near
-        assert found == expected([(int(x), y) for x in left for y in range(start, stop)])
+        assert found == expected([(x, int(y)) for x in range(start, stop) for y in right])
         i, j, bounded, near = kernels.scan(
             codes, bound, semantic, 0.25, None, 0.0, start, stop, until=until, ids=ids, isa=isa
         )
@@ -139,21 +139,21 @@ def test_parts_of_rows_in_another_order(data):
 
 def test_places_that_are_not_there_are_refused():
     codes, ones = np.zeros((4, 32), np.int8), np.ones((4, 3), np.float32)
-    for left, words in (
-        (np.array([0, 4], np.int32), "left holds 0 to 4, expected rows from 0 to 3"),
-        (np.array([-1], np.int32), "left holds -1 to -1"),
-        (np.array([0], np.int64), "left is int64 of shape"),
-        ([0], "left is list, expected an int32 array"),
-        (np.zeros(8, np.int32)[::2], "left has strides"),
+    for right, words in (
+        (np.array([0, 4], np.int32), "right holds 0 to 4, expected rows from 0 to 3"),
+        (np.array([-1], np.int32), "right holds -1 to -1"),
+        (np.array([0], np.int64), "right is int64 of shape"),
+        ([0], "right is list, expected an int32 array"),
+        (np.zeros(8, np.int32)[::2], "right has strides"),
     ):
         with pytest.raises(ValueError, match=words):
-            kernels.between(codes, 0, ones, 0.0, None, 0.0, left, 0, 4)
+            kernels.between(codes, 0, ones, 0.0, None, 0.0, 0, 4, right)
     with pytest.raises(ValueError, match="ids has 3 entries, expected 4"):
         kernels.scan(codes, 0, ones, 0.0, None, 0.0, 0, 4, ids=np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="stop is 3 and until is 2"):
         kernels.scan(codes, 0, ones, 0.0, None, 0.0, 0, 3, until=2)
     with pytest.raises(ValueError, match="start is 3 and stop is 2"):
-        kernels.between(codes, 0, ones, 0.0, None, 0.0, np.zeros(1, np.int32), 3, 2)
+        kernels.between(codes, 0, ones, 0.0, None, 0.0, 3, 2, np.zeros(1, np.int32))
 
 
 @pytest.mark.parametrize("columns", COLUMNS)

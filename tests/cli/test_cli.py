@@ -18,10 +18,10 @@ FROZEN = {
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
     "mine": {
-        "batch_size", "budget", "centred", "classes", "device", "dry_run", "dtype", "fresh", "image_column", "json",
-        "label_column", "limit", "max_reference", "min_alike", "min_semantic", "most_bits", "out", "pairs", "per_burst",
-        "per_image", "pictured", "quiet", "reference", "reference_pooling", "scene_seed", "seed", "semantic",
-        "semantic_pooling", "size", "source", "workers",
+        "batch_size", "budget", "centred", "classes", "device", "dry_run", "dtype", "engine", "fresh", "image_column",
+        "json", "label_column", "limit", "max_reference", "min_alike", "min_semantic", "most_bits", "out", "pairs",
+        "per_burst", "per_image", "pictured", "quiet", "ray_address", "reference", "reference_pooling", "scene_seed",
+        "seed", "semantic", "semantic_pooling", "size", "source", "workers",
     },
     "report": {"json", "runs"},
     "train": {

@@ -64,3 +64,15 @@ def test_a_shard_that_was_deleted_is_computed_again_and_overwrites_no_other(tmp_
     assert again.missing(["a", "b", "c"]) == ["b"]
     again.add(["b"], np.full((1, 2), 1, dtype=np.float32))
     assert EmbeddingStore(tmp_path, "k").rows(["a", "b", "c"])[:, 0].tolist() == [0, 1, 2]
+
+
+def test_writers_at_the_same_time_overwrite_nothing_but_the_same_images(tmp_path):
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    one, two = EmbeddingStore(tmp_path, "k"), EmbeddingStore(tmp_path, "k")
+    one.add(["a", "b"], rows[:2], shard="portion-000000")
+    two.add(["a", "b"], rows[:2], shard="portion-000000")
+    two.add(["c"], rows[2:3], shard="portion-000000")
+    assert len(list(tmp_path.iterdir())) == 2
+    EmbeddingStore(tmp_path, "k").add(["d"], rows[3:])
+    assert (tmp_path / "shard-00000.safetensors").exists()
+    assert np.array_equal(EmbeddingStore(tmp_path, "k").rows(["a", "b", "c", "d"]), rows)

@@ -78,7 +78,7 @@ def test_no_pair_is_missed_and_none_invented(images, dim, seed, low, high, half,
     assert mined.certificate.found == mined.certificate.kept == len(mined.pairs)
 
 
-needs_kernels = pytest.mark.skipif(native._kernels() is None, reason="eyechart-kernels is not installed")
+needs_kernels = pytest.mark.skipif(native.installed() is None, reason="eyechart-kernels is not installed")
 
 
 @needs_kernels
@@ -163,7 +163,7 @@ def test_codes_lie_within_their_bound():
 def test_an_engine_that_cannot_be_had_says_why(monkeypatch):
     rows = clumps(40, 40, 0)
     monkeypatch.setattr(sketch, "WIDTHS", (32,))
-    monkeypatch.setattr(native, "_kernels", lambda: None)
+    monkeypatch.setattr(native, "installed", lambda: None)
     with pytest.raises(UserError, match="native engine cannot be used: eyechart-kernels is not installed"):
         mine_pairs(rows, rows, engine="native")
     with pytest.raises(UserError, match="it reads float32 rows that lie one after another, not float16"):

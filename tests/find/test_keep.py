@@ -61,6 +61,29 @@ def test_the_first_are_kept_whatever_the_order(drawn, per_image, budget, portion
     assert keeper.found == len(pairs)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    drawn=st.dictionaries(
+        st.tuples(st.integers(0, 12), st.integers(13, 25)),
+        st.tuples(st.sampled_from([0.95, 0.96, 0.99]), st.sampled_from([0.1, 0.2, 0.5])),
+        max_size=80,
+    ),
+    per_image=st.sampled_from([None, 1, 2, 5]),
+    budget=st.sampled_from([None, 1, 10, 1000]),
+    portion=st.integers(1, 20),
+)
+def test_what_others_have_kept_as_possible_is_enough(drawn, per_image, budget, portion):
+    pairs = [(*key, *value) for key, value in drawn.items()]
+    last = Keeper(per_image=per_image, budget=budget)
+    for start in range(0, len(pairs), portion):
+        other = Keeper(per_image=per_image, budget=budget)
+        other.add(columns(pairs[start : start + portion]))
+        last.add(other.possible(), found=other.found)
+    left = last.kept()
+    assert last.found == len(pairs)
+    assert list(zip(left.i.tolist(), left.j.tolist(), strict=True)) == by_hand(pairs, per_image, budget)
+
+
 def test_a_clump_under_a_limit_takes_little_memory(monkeypatch):
     monkeypatch.setattr(keep, "ROOM", 100)
     keeper = Keeper(per_image=2)

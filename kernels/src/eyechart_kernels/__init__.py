@@ -85,9 +85,9 @@ def scan(
         reference,
         float(max_single),
         ids,
-        None,
         operator.index(start),
-        operator.index(stop) - operator.index(start),
+        operator.index(stop),
+        None,
         operator.index(start) + 1,
         operator.index(until),
     )
@@ -100,19 +100,19 @@ def between(
     min_single: float,
     reference: NDArray[np.float32] | None,
     max_single: float,
-    left: NDArray[np.int32],
     start: int,
     stop: int,
+    right: NDArray[np.int32],
     *,
     ids: NDArray[np.int32] | None = None,
     isa: str | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]:
-    """Find pairs of `x` in `left` and `y` in [start, stop), as `scan` does: all of them, whichever is the larger.
+    """Find pairs of `x` in [start, stop) and `y` in `right`, as `scan` does: all of them, whichever is the larger.
 
     Args:
-        left: the rows `x`, in any order; one that lies in [start, stop) is paired with itself, too.
-        start: first `y`.
-        stop: end of `y`.
+        start: first `x`.
+        stop: end of `x`: few rows, which are kept at hand.
+        right: the rows `y`, in any order and as many as there are; one that lies in [start, stop) meets itself, too.
 
     The other arguments are those of `scan`.
 
@@ -120,10 +120,10 @@ def between(
         As `scan`, with `x` as `i` and `y` as `j`.
 
     Raises:
-        ValueError: as `scan`, or a row in `left` that there is not.
+        ValueError: as `scan`, or a row in `right` that there is not.
     """
     _check(codes, bound, semantic, min_single, reference, max_single, ids)
-    _check_places("left", left, len(codes))
+    _check_places("right", right, len(codes))
     if not 0 <= start <= stop <= len(codes):
         raise ValueError(
             f"start is {start} and stop is {stop}, expected 0 <= start <= stop <= {len(codes)} rows"
@@ -137,11 +137,11 @@ def between(
         reference,
         float(max_single),
         ids,
-        left,
-        0,
-        len(left),
         operator.index(start),
         operator.index(stop),
+        right,
+        0,
+        len(right),
     )
 
 

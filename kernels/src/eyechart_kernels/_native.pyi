@@ -14,9 +14,9 @@ def scan(
     reference: NDArray[np.float32] | None,
     max_single: float,
     ids: NDArray[np.int32] | None,
-    left: NDArray[np.int32] | None,
     start: int,
-    size: int,
+    stop: int,
+    right: NDArray[np.int32] | None,
     first: int,
     end: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]: ...

@@ -54,14 +54,15 @@ int32_t squared_length(const int8_t* codes) {
 
 // The stages of each block, one after another.
 std::vector<Left> pack_left(const Job& job) {
-    const int64_t blocks = (job.size + BLOCK - 1) / BLOCK, stages = job.stages();
+    const int64_t blocks = (job.stop - job.start + BLOCK - 1) / BLOCK, stages = job.stages();
     std::vector<Left> left(blocks * stages);
     for (int64_t place = 0; place < blocks * BLOCK; ++place) {
         Left* block = &left[place / BLOCK * stages];
+        const int64_t x = job.start + place;
         const int row = place % BLOCK;
-        if (place >= job.size) block->norms[row] = BEYOND;
-        for (int64_t stage = 0; place < job.size && stage < stages; ++stage) {
-            const int8_t* codes = job.code(job.x(place)) + stage * STAGE;
+        if (x >= job.stop) block->norms[row] = BEYOND;
+        for (int64_t stage = 0; x < job.stop && stage < stages; ++stage) {
+            const int8_t* codes = job.code(x) + stage * STAGE;
             block[stage].norms[row] = squared_length(codes);
             for (int k = 0; k < STAGE; ++k) block[stage].codes[k / 2][row][k % 2] = static_cast<int16_t>(2 * codes[k]);
         }
@@ -71,10 +72,10 @@ std::vector<Left> pack_left(const Job& job) {
 
 AVX2 void pack_right(const Job& job, int64_t first, std::vector<Right>& right) {
     for (int row = 0; row < CHUNK; ++row) {
-        const int64_t y = first + row;
-        if (y >= job.end) right[0].rest[row] = -BEYOND;  // whatever is left there from the chunk before
-        for (int64_t stage = 0; y < job.end && stage < job.stages(); ++stage) {
-            const int8_t* codes = job.code(y) + stage * STAGE;
+        const int64_t place = first + row;
+        if (place >= job.end) right[0].rest[row] = -BEYOND;  // whatever is left there from the chunk before
+        for (int64_t stage = 0; place < job.end && stage < job.stages(); ++stage) {
+            const int8_t* codes = job.code(job.y(place)) + stage * STAGE;
             for (int k = 0; k < STAGE; ++k) right[stage].codes[row][k] = codes[k];
             right[stage].rest[row] = (stage == 0 ? job.bound : 0) - squared_length(codes);
         }
@@ -130,11 +131,11 @@ AVX2_INLINE bool all_negative(const Sums& sums) {
     return signs(_mm256_and_si256(first, second)) == 0xFF;
 }
 
-AVX2_INLINE void add_row(const Job& job, const RowSums& sums, int64_t place, int64_t y, Survivors& survivors) {
+AVX2_INLINE void add_row(const Job& job, const RowSums& sums, int64_t x, int64_t place, Survivors& survivors) {
     unsigned within = ~(signs(sums.low) | signs(sums.high) << LANES) & 0xFFFF;
     for (; within; within &= within - 1) {
-        const int64_t x = job.x(place + __builtin_ctz(within));
-        if (!job.ordered() || x < y) survivors.add(x, y);
+        const int64_t left = x + __builtin_ctz(within);
+        if (!job.ordered() || left < place) survivors.add(left, job.y(place));
     }
 }
 
@@ -145,17 +146,17 @@ AVX2 __attribute__((noinline)) void finish(
     const std::vector<Right>& right,
     int row,
     Sums& sums,
+    int64_t x,
     int64_t place,
-    int64_t y,
     Survivors& survivors) {
     for (size_t stage = 1; stage < right.size(); ++stage) {
         add_stage(left[stage], right[stage], row, sums);
         if (all_negative(sums)) return;
     }
-    add_row(job, sums.row0, place, y, survivors);
-    add_row(job, sums.row1, place, y + 1, survivors);
-    add_row(job, sums.row2, place, y + 2, survivors);
-    add_row(job, sums.row3, place, y + 3, survivors);
+    add_row(job, sums.row0, x, place, survivors);
+    add_row(job, sums.row1, x, place + 1, survivors);
+    add_row(job, sums.row2, x, place + 2, survivors);
+    add_row(job, sums.row3, x, place + 3, survivors);
 }
 
 // A block of x rows against the groups of a chunk; where only y > x count, against those that have any.
@@ -163,17 +164,17 @@ AVX2 void meet(
     const Job& job,
     const Left* left,
     const std::vector<Right>& right,
-    int64_t place,
+    int64_t x,
     int64_t first,
     Survivors& survivors) {
-    const int64_t before = job.ordered() ? std::max<int64_t>(0, job.x(place) + 1 - first) : 0;
+    const int64_t before = job.ordered() ? std::max<int64_t>(0, x + 1 - first) : 0;
     const int64_t skipped = before / GROUP * GROUP;
     for (int row = static_cast<int>(skipped); row < CHUNK; row += GROUP) {
         Sums sums = {};
         add_stage(left[0], right[0], row, sums);
         if (__builtin_expect(!all_negative(sums), 0)) {
             Sums copy = sums;  // so that those of the hot path never need an address
-            finish(job, left, right, row, copy, place, first + row, survivors);
+            finish(job, left, right, row, copy, x, first + row, survivors);
         }
     }
 }
@@ -205,9 +206,9 @@ void scan_avx2(const Job& job, Found& found) {
     for (int64_t first = job.first; first < job.end; first += CHUNK) {
         pack_right(job, first, right);
         const int64_t last = std::min(first + CHUNK, job.end) - 1;
-        const int64_t end = job.ordered() ? std::min(job.size, last - job.start) : job.size;
-        for (int64_t place = 0; place < end; place += BLOCK)
-            meet(job, &left[place / BLOCK * job.stages()], right, place, first, survivors);
+        const int64_t end = job.ordered() ? std::min(job.stop, last) : job.stop;
+        for (int64_t x = job.start; x < end; x += BLOCK)
+            meet(job, &left[(x - job.start) / BLOCK * job.stages()], right, x, first, survivors);
     }
     survivors.decide();
 }

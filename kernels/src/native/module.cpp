@@ -52,9 +52,9 @@ nb::tuple scan(
     const std::optional<Singles>& reference,
     double max_single,
     const std::optional<Places>& ids,
-    const std::optional<Places>& left,
     int64_t start,
-    int64_t size,
+    int64_t stop,
+    const std::optional<Places>& right,
     int64_t first,
     int64_t end) {
     const Path path = path_named(name);
@@ -70,9 +70,9 @@ nb::tuple scan(
         reference ? rows_of(*reference) : Rows{nullptr, 0},
         max_single,
         ids ? ids->data() : nullptr,
-        left ? left->data() : nullptr,
         start,
-        size,
+        stop,
+        right ? right->data() : nullptr,
         first,
         end,
     };
@@ -104,9 +104,9 @@ NB_MODULE(_native, module) {
         "reference"_a.noconvert().none(),
         "max_single"_a,
         "ids"_a.noconvert().none(),
-        "left"_a.noconvert().none(),
         "start"_a,
-        "size"_a,
+        "stop"_a,
+        "right"_a.noconvert().none(),
         "first"_a,
         "end"_a);
 }

@@ -49,12 +49,14 @@ void scan_portable(const Job& job, Found& found) {
     Survivors survivors(job, dot, found);
     for (int64_t first = job.first; first < job.end; first += CHUNK) {
         const int64_t end = std::min(first + CHUNK, job.end);
-        widen(job.code(first), (end - first) * columns, right.data());
-        for (int64_t place = 0; place < job.size; ++place) {
-            const int64_t x = job.x(place), nearest = job.ordered() ? std::max(first, x + 1) : first;
+        for (int64_t place = first; place < end; ++place)
+            widen(job.code(job.y(place)), columns, &right[(place - first) * columns]);
+        for (int64_t x = job.start; x < job.stop; ++x) {
+            const int64_t nearest = job.ordered() ? std::max(first, x + 1) : first;
             if (nearest < end) widen(job.code(x), columns, left.data());
-            for (int64_t y = nearest; y < end; ++y)
-                if (within(left.data(), &right[(y - first) * columns], columns, job.bound)) survivors.add(x, y);
+            for (int64_t place = nearest; place < end; ++place)
+                if (within(left.data(), &right[(place - first) * columns], columns, job.bound))
+                    survivors.add(x, job.y(place));
         }
     }
     survivors.decide();

@@ -35,17 +35,16 @@ struct Job {
     double min_single;
     Rows reference;
     double max_single;
-    const int32_t* ids;   // which of the rows above each code is of; null where they are in the same order
-    const int32_t* left;  // the x; null where they follow one another from start
-    int64_t start;        // the first x, where they follow one another
-    int64_t size;         // how many x there are
-    int64_t first, end;   // the y; of those x that follow one another, only y > x
+    const int32_t* ids;    // which of the rows above each code is of; null where they are in the same order
+    int64_t start, stop;   // the x
+    const int32_t* right;  // the y; null where they follow one another, and only y > x count
+    int64_t first, end;    // the range of the y, or of their places in the list
 
     const int8_t* code(int64_t row) const { return codes + row * columns; }
     int64_t stages() const { return columns / STAGE; }
     int64_t id(int64_t row) const { return ids ? ids[row] : row; }
-    int64_t x(int64_t place) const { return left ? left[place] : start + place; }
-    bool ordered() const { return !left; }
+    int64_t y(int64_t place) const { return right ? right[place] : place; }
+    bool ordered() const { return !right; }
 };
 
 struct Found {

@@ -91,6 +91,19 @@ BatchSize = Annotated[
 Workers = Annotated[int, typer.Option(help="Processes that decode pictures; 0: none of their own.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="local; ray: on a Ray cluster whose machines share the pictures and the run folder (pip install"
+        " 'eyechart[ray]'). The pairs are the same."
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster's head, or auto. By itself the one RAY_ADDRESS names, else a Ray started on this machine."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the pictures and say what would be done.")]
@@ -126,6 +139,8 @@ def run_mine(
     workers: Workers = 1,
     dtype: Dtype = "float32",
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
@@ -143,6 +158,7 @@ def run_mine(
         "min_alike": min_alike, "most_bits": most_bits, "pictured": pictured, "image_column": image_column,
         "label_column": label_column, "scene_seed": scene_seed, "size": size, "pairs": pairs, "limit": limit,
         "seed": seed, "batch_size": batch_size, "workers": workers, "dtype": dtype, "device": device,
+        "engine": engine, "ray_address": ray_address,
     }  # fmt: skip
     from eyechart.core.config import build
     from eyechart.find.config import MineConfig

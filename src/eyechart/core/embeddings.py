@@ -5,8 +5,10 @@ written under one key refuses another. Rows are float32. Shards appear by an ato
 the shard in flight.
 """
 
+import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,23 +57,33 @@ class EmbeddingStore:
         """The hashes not stored yet, each once, in the order given."""
         return [name for name in dict.fromkeys(images) if name not in self._rows]
 
-    def add(self, images: Sequence[str], rows: Float[np.ndarray, "image dim"]) -> None:
-        """Write one shard. Rows that are not finite are refused, by image."""
+    def add(
+        self, images: Sequence[str], rows: Float[np.ndarray, "image dim"], *, shard: str | None = None
+    ) -> None:
+        """Write one shard. Rows that are not finite are refused, by image.
+
+        Args:
+            shard: what to call it, besides a hash of the images it is of, so that processes that write to the folder at
+                the same time overwrite nothing but the same images' rows; by itself it gets the next number.
+        """
         bad = [name for name, row in zip(images, rows, strict=True) if not np.isfinite(row).all()]
         if bad:
             raise UserError(f"the encoder gave NaN or infinity for {len(bad)} image(s): {', '.join(bad[:5])}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        last = max((int(shard.stem.removeprefix("shard-")) for shard in self._shards), default=-1)
-        shard = self.folder / f"shard-{last + 1:05d}.safetensors"
-        part = shard.with_suffix(".part")
+        path = self.folder / f"shard-{self._next() if shard is None else _named(shard, images)}.safetensors"
+        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
         meta = {"key": self.key, "images": json.dumps(list(images))}
         save_file({"rows": np.ascontiguousarray(rows, dtype=np.float32)}, part, metadata=meta)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.replace(shard)
-        self._shards.append(shard)
+        part.replace(path)
+        self._shards.append(path)
         for row, name in enumerate(images):
-            self._rows.setdefault(name, (shard, row))
+            self._rows.setdefault(name, (path, row))
+
+    def _next(self) -> str:
+        numbers = [shard.stem.removeprefix("shard-") for shard in self._shards]
+        return f"{max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1:05d}"
 
     def rows(self, images: Sequence[str]) -> Float[np.ndarray, "image dim"]:
         """The rows of these images, in their order.
@@ -109,3 +121,7 @@ class EmbeddingStore:
     def _load(shard: Path) -> Float[np.ndarray, "image dim"]:
         with safe_open(shard, framework="numpy") as file:
             return np.asarray(file.get_tensor("rows"))
+
+
+def _named(shard: str, images: Sequence[str]) -> str:
+    return f"{shard}-{hashlib.sha256(json.dumps(list(images)).encode()).hexdigest()[:12]}"

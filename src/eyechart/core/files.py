@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,8 +223,8 @@ def _json(value: Any, indent: int | None = None) -> bytes:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `path` that takes its place when the block ends well."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    """A temporary file beside `path`, not that of another writer, that takes its place when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
     try:
         with temporary.open("wb") as handle:
             yield handle

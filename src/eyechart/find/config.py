@@ -17,6 +17,9 @@ WORLD = "world:"
 HUB_SEMANTIC, HUB_REFERENCE = "openai/clip-vit-large-patch14", "facebook/dinov2-large"
 """The encoders of the published rule ("Eyes Wide Shut?", arXiv 2401.06209, section 3): both ViT-L/14."""
 
+HOW = ("workers", "batch_size", "engine", "ray_address")
+"""Choices that change how fast something is found, and not what."""
+
 ZOO_SEMANTIC, ZOO_REFERENCE = "zoo:clip-biased", "zoo:two-view"
 """The encoders on the world where none is named."""
 
@@ -76,6 +79,11 @@ class MineConfig:
     workers: int = 1
     dtype: str = "float32"
     device: str = "auto"
+    engine: Literal["local", "ray"] = "local"
+    """Where it is done: in this process, or on a Ray cluster. The pairs are the same."""
+
+    ray_address: str | None = None
+    """Of the cluster's head; None: the one RAY_ADDRESS names, else a Ray that is started on this machine."""
 
     def __post_init__(self) -> None:
         for name in ("min_semantic", "max_reference"):
@@ -87,6 +95,12 @@ class MineConfig:
         for name in ("pictured", "most_bits", "workers", "seed", "scene_seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise UserError(
+                f"ray_address is {self.ray_address!r}, but engine is {self.engine!r}; say --engine ray"
+            )
+        if self.engine == "ray" and self.device.startswith("cuda:"):
+            raise UserError(f"device is {self.device!r}: Ray hands out the GPUs itself; say --device cuda")
 
     @property
     def on_world(self) -> bool:
@@ -102,11 +116,11 @@ class MineConfig:
 
     @property
     def slug(self) -> str:
-        """A folder name: which source, and a hash of every choice but how fast."""
+        """A folder name: which source, and a hash of every choice but those in `HOW`."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
         name = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(Path(self.source).parts[-2:])).strip("-.").lower()
         return f"mine-{name[:60] or 'source'}-{digest[:6]}"
 
     def identity(self) -> dict[str, Any]:
         """Every choice that can change what is found."""
-        return {name: value for name, value in to_dict(self).items() if name not in ("workers", "batch_size")}
+        return {name: value for name, value in to_dict(self).items() if name not in HOW}

@@ -90,34 +90,46 @@ def embed_pictures(
         UserError: not even one picture fits on the device, an encoder gives values that are not finite, or another
             process writes to the cache.
     """
-    portions = [list(pictures[start : start + PORTION]) for start in range(0, len(pictures), PORTION)]
-    names = [f"images/{number:06d}.parquet" for number in range(len(portions))]
-    missing = [place for place, name in enumerate(names) if not (run.path / name).exists()]
-    done = len(pictures) - sum(len(portions[place]) for place in missing)
+    missing = {name: some for name, some in portions(pictures).items() if not (run.path / name).exists()}
+    wanted = [picture for some in missing.values() for picture in some]
+    done = len(pictures) - len(wanted)
     progress("embedding", done, len(pictures))
     if missing:
-        with _stores(cache, views) as stores:
-            taker = _Taker(views, stores, batch_size)
-            known = set.intersection(*(set(store) for store in stores.values()))
-            wanted = [picture for place in missing for picture in portions[place]]
-            stream = decoded(wanted, known=known, workers=workers)
-            for place in missing:
+        with locked(cache, [view.key for view in views]):
+            taker = Taker(views, cache, batch_size)
+            stream = decoded(wanted, known=taker.known, workers=workers)
+            for name, some in missing.items():
                 rows = []
-                for one in taker.taken(stream, len(portions[place])):
-                    rows.append(_row(one))
+                for one in taker.taken(stream, len(some)):
+                    rows.append(row_of(one))
                     done += 1
                     progress("embedding", done, len(pictures))
-                run.write_table(names[place], rows, IMAGES_SCHEMA)
-    found = [row for name in names for row in read_table(run.path / name)]
+                run.write_table(name, rows, IMAGES_SCHEMA)
+    return all_seen(pictures, run.path)
+
+
+def portions(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """The pictures in portions, by the name of the table that says what became of each."""
+    starts = range(0, len(pictures), PORTION)
+    return {
+        f"images/{number:06d}.parquet": list(pictures[start : start + PORTION])
+        for number, start in enumerate(starts)
+    }
+
+
+def all_seen(pictures: Sequence[Picture], folder: Path) -> list[Seen]:
+    """What the tables of all portions say."""
+    found = [row for name in portions(pictures) for row in read_table(folder / name)]
     return [_seen(picture, row) for picture, row in zip(pictures, found, strict=True)]
 
 
 @contextmanager
-def _stores(cache: Path, views: Sequence[View]) -> Iterator[dict[str, EmbeddingStore]]:
+def locked(cache: Path, keys: Sequence[str]) -> Iterator[None]:
+    """The stores of these keys and of the perceptual hashes, closed to other processes."""
     with ExitStack() as stack:
-        for key in [*(view.key for view in views), HASHES]:
+        for key in [*keys, HASHES]:
             stack.callback(FolderLock(cache / key).release)
-        yield {key: store_of(cache, key) for key in [*(view.key for view in views), HASHES]}
+        yield
 
 
 def store_of(cache: Path, key: str) -> EmbeddingStore:
@@ -125,14 +137,21 @@ def store_of(cache: Path, key: str) -> EmbeddingStore:
     return EmbeddingStore(cache / key, key)
 
 
-class _Taker:
+class Taker:
     """Takes decoded pictures in and puts their vectors into the stores, a shard of each for every portion."""
 
-    def __init__(self, views: Sequence[View], stores: Mapping[str, EmbeddingStore], batch_size: int) -> None:
-        self._views, self._stores, self._batch = views, stores, batch_size
+    def __init__(self, views: Sequence[View], cache: Path, batch_size: int) -> None:
+        self._views, self._batch = views, batch_size
+        self._stores = {key: store_of(cache, key) for key in [*(view.key for view in views), HASHES]}
+        self.known = set.intersection(*(set(store) for store in self._stores.values()))
+        """Hashes of pictures that had a vector in every store at the start."""
 
-    def taken(self, stream: Iterator[Decoded], count: int) -> Iterator[Decoded]:
-        """So many pictures of the stream, each once; when all were given, their vectors are in the stores."""
+    def taken(self, stream: Iterator[Decoded], count: int, *, shard: str | None = None) -> Iterator[Decoded]:
+        """So many pictures of the stream, each once; when all were given, their vectors are in the stores.
+
+        Args:
+            shard: what the portion's shards are called, where other processes write to the stores, too.
+        """
         new: dict[str, _Known] = {key: {} for key in self._stores}
         waiting: dict[str, Image.Image] = {}
         for _ in range(count):
@@ -149,7 +168,7 @@ class _Taker:
         for key, store in self._stores.items():
             names = store.missing(new[key])
             if names:
-                store.add(names, np.stack([new[key][name] for name in names]))
+                store.add(names, np.stack([new[key][name] for name in names]), shard=shard)
 
     def _embed(self, images: Mapping[str, Image.Image], new: Mapping[str, _Known]) -> None:
         for view in self._views:
@@ -172,7 +191,8 @@ class _Taker:
                 torch.cuda.empty_cache()
 
 
-def _row(one: Decoded) -> dict[str, str | None]:
+def row_of(one: Decoded) -> dict[str, str | None]:
+    """What became of a picture, as a row of its portion's table."""
     picture, bad = one.picture, one.bad
     return {
         "id": picture.id,

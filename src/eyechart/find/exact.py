@@ -24,6 +24,9 @@ SINGLE, DOUBLE = 2.0**-24, 2.0**-53
 STEP = 256
 """Pairs whose rows are gathered at a time: so few that they stay in a core's own cache."""
 
+PART = 4096
+"""Rows that are read at a time."""
+
 LENGTH_TOLERANCE = 0.01
 """How far a row's length may lie from 1; float16 rounds it by up to 0.0005."""
 
@@ -117,16 +120,13 @@ def check_rows(rows: Rows, name: str, ids: Sequence[str] | None = None) -> None:
     if rows.dtype not in (np.float32, np.float16):
         raise UserError(f"{name} is {rows.dtype}, expected float32 or float16: convert it first")
     reasons: dict[str, list[int]] = {"not finite": [], "all zeros": [], "not of length 1": []}
-    for start, part in parts(rows):
-        lengths = np.sqrt(np.einsum("id,id->i", part, part))
-        finite = np.isfinite(part).all(axis=1)
-        wrong = {
-            "not finite": ~finite,
-            "all zeros": finite & (lengths == 0),
-            "not of length 1": finite & (lengths > 0) & (np.abs(lengths - 1) > LENGTH_TOLERANCE),
-        }
-        for reason, found in wrong.items():
-            reasons[reason] += (start + np.flatnonzero(found)).tolist()
+    for start in range(0, len(rows), PART):
+        part = np.asarray(rows[start : start + PART], np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.einsum("id,id->i", part, part))
+        odd = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))
+        for place in odd.tolist():
+            reasons[_reason(part[place])].append(start + place)
     said = [
         f"{len(places)} of {len(rows)} {reason} ({_named(places, ids)})"
         for reason, places in reasons.items()
@@ -138,12 +138,18 @@ def check_rows(rows: Rows, name: str, ids: Sequence[str] | None = None) -> None:
         )
 
 
+def _reason(row: Float[ndarray, " dim"]) -> str:
+    if not np.isfinite(row).all():
+        return "not finite"
+    return "not of length 1" if row.any() else "all zeros"
+
+
 def _named(places: list[int], ids: Sequence[str] | None) -> str:
     shown = [f"row {place}" if ids is None else ids[place] for place in places[:5]]
     return ", ".join([*shown, "..."] if len(places) > 5 else shown)
 
 
-def parts(rows: Rows, step: int = 4096) -> Iterator[tuple[int, Float[ndarray, "part dim"]]]:
+def parts(rows: Rows, step: int = PART) -> Iterator[tuple[int, Float[ndarray, "part dim"]]]:
     """The rows in float64, some thousands at a time, each part with where it starts."""
     for start in range(0, len(rows), step):
         with np.errstate(over="ignore"):

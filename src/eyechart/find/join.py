@@ -41,7 +41,7 @@ class Certificate:
     """What was compared, and what each stage left."""
 
     engine: str
-    """What ruled pairs out: `portable`, or `native` with its instruction set."""
+    """What ruled pairs out: `portable`, `native` with its instruction set, or `ray` with the number of its tiles."""
 
     images: int
     pairs: int
@@ -128,9 +128,11 @@ def mine_pairs(
             below 1; an engine that was named cannot be had.
     """
     images = len(semantic)
-    _check(semantic, reference, ids, per_image, budget)
+    check_counts(semantic, reference, ids, per_image, budget)
+    for name, rows in (("semantic", semantic), ("reference", reference)):
+        check_rows(rows, name, ids)
     keepers = Keeper(per_image=per_image, budget=budget), Keeper(per_image=per_image, budget=budget)
-    join = _Join(
+    join = Join(
         semantic=threshold(semantic, min_semantic, above=True),
         reference=threshold(reference, max_reference, above=False),
         alike=None if min_alike is None else threshold(reference, min_alike, above=True),
@@ -169,9 +171,10 @@ def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engi
     return made(semantic, min_semantic)
 
 
-def _check(
+def check_counts(
     semantic: Rows, reference: Rows, ids: Sequence[str] | None, per_image: int | None, budget: int | None
 ) -> None:
+    """Refuse tables that are not of the same images, and limits that leave nothing."""
     if not len(semantic) == len(reference) == (len(semantic) if ids is None else len(ids)):
         names = "" if ids is None else f" and {len(ids)} ids"
         raise UserError(
@@ -180,13 +183,11 @@ def _check(
     for name, limit in (("per_image", per_image), ("budget", budget)):
         if limit is not None and limit < 1:
             raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
-    for name, rows in (("semantic", semantic), ("reference", reference)):
-        check_rows(rows, name, ids)
 
 
 @dataclass(kw_only=True)
-class _Join:
-    """The conditions, and what was found so far."""
+class Join:
+    """The conditions on a pair, and what was found so far."""
 
     semantic: Threshold
     reference: Threshold
@@ -256,7 +257,7 @@ def _passed(test: Threshold, some: Candidates, *, known: bool = False) -> Bool[n
     return test.decided(some.first, some.second, products[places].cpu().numpy())
 
 
-def _run(join: _Join, threads: int, progress: Progress) -> None:
+def _run(join: Join, threads: int, progress: Progress) -> None:
     """Work through all tasks; an interrupt ends it with those that are under way."""
     tasks = list(join.engine.tasks())
     progress("joining", 0, len(tasks))

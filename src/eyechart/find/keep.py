@@ -69,9 +69,13 @@ class Keeper:
         self._parts: list[Columns] = []
         self._held, self._full = 0, ROOM
 
-    def add(self, pairs: Columns) -> None:
-        """Take in pairs that were not there before."""
-        self.found += len(pairs)
+    def add(self, pairs: Columns, *, found: int | None = None) -> None:
+        """Take in pairs that were not there before.
+
+        Args:
+            found: how many these are the `possible` ones of, where another keeper has seen the rest.
+        """
+        self.found += len(pairs) if found is None else found
         self._parts.append(pairs)
         self._held += len(pairs)
         if self._held > self._full and (self._per_image is not None or self._budget is not None):
@@ -86,6 +90,12 @@ class Keeper:
             first, second = ranks(pairs)
             pairs = pairs.at((first < self._per_image) & (second < self._per_image))
         return pairs.at(np.arange(min(len(pairs), self._budget if self._budget is not None else len(pairs))))
+
+    def possible(self) -> Columns:
+        """What may be kept once the pairs of other keepers are there, too, and what counts in the ranks of such pairs."""
+        pairs = joined(self._parts)
+        limited = self._per_image is not None or self._budget is not None
+        return self._still_possible(pairs) if limited else pairs
 
     def _still_possible(self, pairs: Columns) -> Columns:
         """Those that matter still: a pair among the first of either image counts in that image's ranks."""

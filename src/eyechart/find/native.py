@@ -23,9 +23,6 @@ from eyechart.find.exact import SINGLE, Rows, parts, threshold
 ROWS = 512
 """Rows to a task."""
 
-VISITORS = 2048
-"""Rows that visit a cell at a time."""
-
 MANY = 150_000
 """From so many rows on, cells save more than they cost."""
 
@@ -51,10 +48,11 @@ def missing(rows: Rows, device: str) -> str | None:
         return f"it reads float32 rows that lie one after another, not {rows.dtype}"
     if len(rows) < sketch.TRIED or rows.shape[1] <= min(sketch.WIDTHS):
         return f"{len(rows)} rows of {rows.shape[1]} are too few for codes to be worth it"
-    return None if _kernels() is not None else "eyechart-kernels is not installed (pip install ./kernels)"
+    return None if installed() is not None else "eyechart-kernels is not installed (pip install ./kernels)"
 
 
-def _kernels() -> Any:
+def installed() -> Any:
+    """The package eyechart-kernels; None where there is none that works."""
     try:
         return importlib.import_module("eyechart_kernels")
     except ImportError:  # not there, or built for another machine
@@ -82,9 +80,8 @@ class Codes:
 def codes_of(rows: Rows, min_semantic: float) -> Codes:
     """Codes of the width that should take least time."""
     axes = sketch.principal_axes(rows)
-    shares = sketch.shares(rows, axes, min_semantic)
-    width = min(shares, key=lambda width: COLUMN_COST * width + PAIR_COST * shares[width])
-    numbers, longest = _coordinates(rows, axes, width)
+    width, _ = sketch.cheapest(rows, axes, min_semantic, column_cost=COLUMN_COST, pair_cost=PAIR_COST)
+    numbers, longest = coordinates_of(rows, axes, width)
     codes, step, error = coded(numbers)
     reach = math.sqrt(max(0.0, 2 * longest - 2 * min_semantic))
     return Codes(
@@ -100,7 +97,7 @@ class Native:
     """Compares codes of all pairs; pairs whose float32 dot product is surely below the threshold are left out, too."""
 
     def __init__(self, rows: Rows, min_semantic: float) -> None:
-        kernels = _kernels()
+        kernels = installed()
         found = codes_of(rows, min_semantic)
         self.name = f"native {kernels.isa()}"
         self.columns, self.slack = found.numbers.shape[1], found.slack
@@ -125,7 +122,7 @@ class NativeCells:
     """The same, in cells: a row is compared with its own cell and with those that it has to visit."""
 
     def __init__(self, rows: Rows, min_semantic: float) -> None:
-        kernels = _kernels()
+        kernels = installed()
         found = codes_of(rows, min_semantic)
         self.columns, self.slack = found.numbers.shape[1], found.slack
         self._cells = make_cells(found.numbers)
@@ -149,8 +146,7 @@ class NativeCells:
         for cell, visiting in enumerate(coming, start=task.start):
             home = self._cells.of(cell)
             yield self._at_home(home)
-            for start in range(0, len(visiting), VISITORS):
-                yield self._met(visiting[start : start + VISITORS], home)
+            yield self._met(home, visiting)
 
     def _at_home(self, home: slice) -> Candidates:
         first, second, bounded, _ = self._kernels.scan(
@@ -168,7 +164,7 @@ class NativeCells:
         compared = pairs_between(home, home)
         return self._named(first, second, bounded, compared)
 
-    def _met(self, visiting: Int[ndarray, " visitor"], home: slice) -> Candidates:
+    def _met(self, home: slice, visiting: Int[ndarray, " visitor"]) -> Candidates:
         first, second, bounded, _ = self._kernels.between(
             self._codes,
             self._bound,
@@ -176,12 +172,12 @@ class NativeCells:
             self._single,
             None,
             0.0,
-            visiting,
             home.start,
             home.stop,
+            visiting,
             ids=self._ids,
         )
-        counted = found_here(self._cells, first, second, self._half)
+        counted = found_here(self._cells, second, first, self._half)
         compared = len(visiting) * (home.stop - home.start)
         return self._named(first[counted], second[counted], bounded, compared)
 
@@ -195,7 +191,9 @@ class NativeCells:
         )
 
 
-def _coordinates(rows: Rows, axes: sketch.Axes, columns: int) -> tuple[Float[ndarray, "image column"], float]:
+def coordinates_of(
+    rows: Rows, axes: sketch.Axes, columns: int
+) -> tuple[Float[ndarray, "image column"], float]:
     """So many numbers for each row, whose distances are no larger than the rows' own, and the largest squared length."""
     found = np.empty((len(rows), columns), np.float32)
     longest = 0.0
@@ -206,14 +204,19 @@ def _coordinates(rows: Rows, axes: sketch.Axes, columns: int) -> tuple[Float[nda
 
 
 def coded(
-    numbers: Float[ndarray, "image column"],
+    numbers: Float[ndarray, "image column"], step: float | None = None
 ) -> tuple[Int8[ndarray, "image code"], float, float]:
     """Whole numbers, the step between them, and a bound on how far a row of numbers may be from its code.
 
     The numbers were rounded to float32 before, which is part of the bound. Codes are filled up with zeros to `WORD`.
+
+    Args:
+        step: without it, the largest number takes the largest code. Numbers too large for the step given make the bound
+            wider, not wrong.
     """
     width = numbers.shape[1]
-    step = max(float(np.abs(numbers).max(initial=0.0)), 1e-12) / LARGEST
+    if step is None:
+        step = max(float(np.abs(numbers).max(initial=0.0)), 1e-12) / LARGEST
     codes = np.zeros((len(numbers), width + -width % WORD), np.int8)
     error = 0.0
     for start, part in parts(numbers):

@@ -26,9 +26,8 @@ TRIED = 2_048
 WIDTHS = (64, 128, 256)
 """Columns of a sketch, the three extra ones included."""
 
-COLUMN_COST, TILE_COST, PAIR_COST = 0.04, 1.0, 1000.0
-"""Nanoseconds: a column of a pair in a tile, the rest of a pair in a tile, and a pair that is left to be looked at
-closely. Measured on two cores without AVX-512; only their ratios matter, and only to speed (bench/find.py)."""
+COLUMN_COST, PAIR_COST = 0.04, 1000.0
+"""Nanoseconds: a column of a pair in a tile, and a pair that is left to be looked at closely. Measured on two cores without AVX-512; only their ratios matter, and only to speed (bench/find.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,30 +88,37 @@ def principal_axes(rows: Rows) -> Axes:
 
 
 def choose(rows: Rows, min_semantic: float) -> Sketches:
-    """Sketches of the width that should take least time: wider ones cost more to multiply and leave fewer pairs."""
+    """Sketches of the width that should take least time, or the rows themselves where these would."""
     dim = rows.shape[1]
     if len(rows) < TRIED or dim <= min(WIDTHS):
         return whole(rows)
     axes = principal_axes(rows)
-    costs = {
-        width: COLUMN_COST * width + TILE_COST + PAIR_COST * share
-        for width, share in shares(rows, axes, min_semantic).items()
-    }
-    costs[dim] = COLUMN_COST * dim + TILE_COST  # what it leaves has been multiplied already
-    best = min(costs, key=lambda width: costs[width])
-    return whole(rows) if best == dim else sketched(rows, axes, best)
+    width, cost = cheapest(rows, axes, min_semantic, column_cost=COLUMN_COST, pair_cost=PAIR_COST)
+    if cost > COLUMN_COST * dim:  # what the rows' own product leaves is known by it
+        return whole(rows)
+    return sketched(rows, axes, width)
 
 
-def shares(rows: Rows, axes: Axes, min_semantic: float) -> dict[int, float]:
-    """The share of pairs that a sketch of each width leaves, among `TRIED` rows or a few more."""
+def cheapest(
+    rows: Rows, axes: Axes, min_semantic: float, *, column_cost: float, pair_cost: float
+) -> tuple[int, float]:
+    """The width of sketches that should take least time, and nanoseconds a pair.
+
+    Wider ones cost more to compare and leave fewer pairs to look at; no wider one is tried than can be better. Tried on
+    `TRIED` rows or a few more.
+    """
     some = rows[:: max(1, len(rows) // TRIED)]
-    found = {}
+    best, least = 0, float("inf")
     for width in WIDTHS:
-        if width < rows.shape[1]:
-            tried = sketched(some, axes, width)
-            products = (tried.left @ tried.right.T).fill_diagonal_(-torch.inf)
-            found[width] = float((products > min_semantic - tried.slack).float().mean())
-    return found
+        if width >= rows.shape[1] or column_cost * width >= least:
+            break
+        tried = sketched(some, axes, width)
+        products = (tried.left @ tried.right.T).fill_diagonal_(-torch.inf)
+        left = float((products > min_semantic - tried.slack).float().mean())
+        cost = column_cost * width + pair_cost * left
+        if cost < least:
+            best, least = width, cost
+    return best, least
 
 
 def coordinates(part: Float[ndarray, "part dim"], axes: Axes, count: int) -> Float[ndarray, "part short"]:

@@ -7,8 +7,11 @@ page. Every step keeps what an earlier start has done.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,9 @@ from eyechart.find.embed import (
 from eyechart.find.join import Mined, Where, mine_pairs
 from eyechart.find.listing import Listing, Picture
 from eyechart.find.mined import PAIRS_SCHEMA, Outcome, pair_rows, record
+from eyechart.find.ray_cluster import cluster
+from eyechart.find.ray_embed import embed_on_ray
+from eyechart.find.ray_join import mine_pairs_on_ray
 from eyechart.find.select import AHEAD, Selected, select
 from eyechart.find.sources import list_pictures, read_picture
 from eyechart.find.thresholds import Drawn, Wish, draw
@@ -82,7 +88,8 @@ def mine(
     with RunFolder.open(folder, config=identity, command=command, fresh=fresh) as run:
         again = run.finished
         if not again:
-            _mine(config, listing, encoders, run, progress)
+            with _engine(config):
+                _mine(config, listing, encoders, run, progress)
             run.own("gallery.html")  # so that --fresh removes it
             run.finish()
         page = write_gallery(folder)
@@ -128,6 +135,11 @@ def listed(config: MineConfig, bundled: Path, progress: Progress) -> Listing:
     )
 
 
+def _engine(config: MineConfig) -> AbstractContextManager[Any]:
+    """A connection to the Ray cluster where one is asked for."""
+    return cluster(config.ray_address) if config.engine == "ray" else nullcontext()
+
+
 def _encoder(config: MineConfig, name: str) -> Encoder:
     with quiet():
         return load_encoder(name, device=str(pick_device(config.device).device), dtype=config.dtype)
@@ -158,15 +170,7 @@ def _mine(
 ) -> None:
     run.update_manifest(encoders=[encoder.describe() for encoder in encoders], seed=config.seed)
     cache, views = run.path.parent / "embeddings", _views(config, encoders)
-    seen = embed_pictures(
-        listing.pictures,
-        views,
-        cache=cache,
-        run=run,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        progress=progress,
-    )
+    seen = _embedded(config, listing, views, cache, run, progress)
     bad = [*listing.quarantined, *quarantined(seen)]
     run.write_quarantine(bad)
     pictures = _unique(seen)
@@ -179,7 +183,7 @@ def _mine(
     hashes = store_of(cache, HASHES).rows(list(pictures))
     drawn = draw(rows[0], rows[1], seed=config.seed)
     cuts = _cuts(config, drawn)
-    mined = _joined(config, rows, cuts, list(pictures.values()), progress)
+    mined = _joined(config, files, rows, cuts, list(pictures.values()), run, progress)
     outcome = Outcome(
         listing=listing,
         pictures=pictures,
@@ -191,8 +195,8 @@ def _mine(
         chosen=_chosen(config, mined, hashes),
     )
     _write(config, outcome, encoders, run, progress)
-    for file in files:
-        file.unlink()
+    for name in ("vectors", "sketches", "tiles"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
 
 
 def _cuts(config: MineConfig, drawn: Drawn) -> tuple[float, float]:
@@ -203,23 +207,52 @@ def _cuts(config: MineConfig, drawn: Drawn) -> tuple[float, float]:
     )
 
 
+def _embedded(
+    config: MineConfig,
+    listing: Listing,
+    views: Sequence[View],
+    cache: Path,
+    run: RunFolder,
+    progress: Progress,
+) -> list[Seen]:
+    options: dict[str, Any] = {
+        "cache": cache,
+        "run": run,
+        "batch_size": config.batch_size,
+        "workers": config.workers,
+        "progress": progress,
+    }
+    if config.engine == "local":
+        return embed_pictures(listing.pictures, views, **options)
+    keys, make_views = [view.key for view in views], partial(_loaded_views, config)
+    return embed_on_ray(listing.pictures, keys, make_views, device=config.device, **options)
+
+
+def _loaded_views(config: MineConfig) -> list[View]:
+    """The views, in a process that has no encoders yet."""
+    return _views(config, [_encoder(config, name) for name in config.encoders])
+
+
 def _joined(
     config: MineConfig,
+    files: Sequence[Path],
     rows: Sequence[Vectors],
     cuts: tuple[float, float],
     pictures: Sequence[Picture],
+    run: RunFolder,
     progress: Progress,
 ) -> Mined:
-    return mine_pairs(
-        *rows,
-        min_semantic=cuts[0],
-        max_reference=cuts[1],
-        per_image=AHEAD * config.per_image,
-        where=_where(config, pictures),
-        min_alike=config.min_alike,
-        ids=[picture.id for picture in pictures],
-        progress=progress,
-    )
+    options: dict[str, Any] = {
+        "min_semantic": cuts[0],
+        "max_reference": cuts[1],
+        "per_image": AHEAD * config.per_image,
+        "where": _where(config, pictures),
+        "min_alike": config.min_alike,
+        "progress": progress,
+    }
+    if config.engine == "ray":
+        return mine_pairs_on_ray(files[0], files[1], run, **options)
+    return mine_pairs(*rows, ids=[picture.id for picture in pictures], **options)
 
 
 def _chosen(config: MineConfig, mined: Mined, hashes: Vectors) -> Selected:
