@@ -155,6 +155,7 @@ def portion(tmp_path):
     return job, given, pictures
 
 
+@pytest.mark.slow
 def test_actors_that_do_the_same_portion_leave_it_once(portion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job, given, pictures = portion
@@ -175,6 +176,7 @@ def test_actors_that_do_the_same_portion_leave_it_once(portion, tmp_path, monkey
     assert [one.bad.reason for one in seen if one.bad] == ["not_an_image"]
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_see_the_folders_refuses(portion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job, given, _ = portion

@@ -19,7 +19,7 @@ from eyechart.find import embed
 from eyechart.find.config import MineConfig
 from eyechart.models import load_encoder
 from eyechart.recipes.mine import mine, plan
-from find.test_sources import as_parquet, as_tars
+from photo_sources import as_parquet, as_tars
 
 ENCODERS = {"semantic": "zoo:clip-biased", "reference": "zoo:two-view"}
 LOOSE = {"min_semantic": "p80", "max_reference": "p60", "workers": 0}
@@ -81,6 +81,7 @@ def test_damage_is_listed_and_copies_are_set_apart(photos, tmp_path):
     assert result.page.is_file()
 
 
+@pytest.mark.slow
 def test_labels_choose_pairs(photos, tmp_path):
     held(photos, tmp_path / "run", classes="different")
     rows = read_table(tmp_path / "run" / "pairs.parquet")
@@ -102,6 +103,7 @@ def test_the_same_command_shows_it_again_and_other_thresholds_embed_nothing(phot
         held(photos, tmp_path / "a", min_semantic="p90")
 
 
+@pytest.mark.slow
 def test_shards_and_tables_give_the_pairs_of_the_folder(tmp_path):
     data = {
         f"{place:02d}": (encoded(scene(96, 96, seed=place), "PNG"), "ab"[place % 2]) for place in range(24)
@@ -124,6 +126,7 @@ def test_shards_and_tables_give_the_pairs_of_the_folder(tmp_path):
     assert found["folder"] == found["tars"] == found["parquet"]
 
 
+@pytest.mark.slow
 def test_the_world_knows_which_pairs_were_made_as_such(tmp_path):
     result = mine(MineConfig(source="world:", pairs=2, **LOOSE), out=tmp_path / "run")
     truth = result.results["truth"]

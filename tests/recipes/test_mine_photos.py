@@ -9,7 +9,7 @@ from broken_images import broken_folder
 from eyechart.core.files import read_table
 from eyechart.find.config import MineConfig
 from eyechart.recipes.mine import mine
-from find.test_sources import as_parquet, as_tars
+from photo_sources import as_parquet, as_tars
 
 pytestmark = pytest.mark.slow
 
