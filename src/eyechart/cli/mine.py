@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eyechart.cli.console import emit, progress, say
+
+if TYPE_CHECKING:
+    from eyechart.recipes.mine import MineResult
 
 Source = Annotated[
     str,
@@ -172,6 +175,10 @@ def run_mine(
         result = mine(config, out=out, fresh=fresh, progress=bars, command=["eyechart", *sys.argv[1:]])
     if json:
         emit(result.results)
+    _tell(result, quiet=quiet)
+
+
+def _tell(result: "MineResult", *, quiet: bool) -> None:
     if result.again:
         say("this mine was finished before and is shown again; --fresh starts it over", quiet=quiet)
     for line in _told(result.results):

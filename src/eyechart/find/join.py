@@ -140,23 +140,30 @@ def mine_pairs(
         where=where,
         keepers=keepers,
     )
-    total = images * (images - 1) // 2
     with one_thread_each() as had:
         _run(join, threads or had, progress)
     kept = keepers[0].kept()
-    certificate = Certificate(
+    return Mined(
+        pairs=kept,
+        certificate=_certificate(join, images, len(kept)),
+        alike=keepers[1].kept(),
+        alike_found=keepers[1].found,
+    )
+
+
+def _certificate(join: "Join", images: int, kept: int) -> Certificate:
+    return Certificate(
         engine=join.engine.name,
         images=images,
-        pairs=total,
+        pairs=images * (images - 1) // 2,
         compared=join.compared,
         columns=join.engine.columns,
         slack=join.engine.slack,
         bounded=join.bounded,
         semantic=join.passed,
-        found=keepers[0].found,
-        kept=len(kept),
+        found=join.keepers[0].found,
+        kept=kept,
     )
-    return Mined(pairs=kept, certificate=certificate, alike=keepers[1].kept(), alike_found=keepers[1].found)
 
 
 def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engine:
