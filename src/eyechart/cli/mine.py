@@ -163,6 +163,12 @@ def run_mine(
         "seed": seed, "batch_size": batch_size, "workers": workers, "dtype": dtype, "device": device,
         "engine": engine, "ray_address": ray_address,
     }  # fmt: skip
+    _mine(options, out=out, fresh=fresh, json=json, quiet=quiet, dry_run=dry_run)
+
+
+def _mine(
+    options: dict[str, Any], *, out: Path | None, fresh: bool, json: bool, quiet: bool, dry_run: bool
+) -> None:
     from eyechart.core.config import build
     from eyechart.find.config import MineConfig
     from eyechart.recipes.mine import mine, plan

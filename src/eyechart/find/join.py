@@ -127,7 +127,6 @@ def mine_pairs(
         UserError: not one row each for the same images; a row that is zero, not finite or not of length 1; a limit
             below 1; an engine that was named cannot be had.
     """
-    images = len(semantic)
     check_counts(semantic, reference, ids, per_image, budget)
     for name, rows in (("semantic", semantic), ("reference", reference)):
         check_rows(rows, name, ids)
@@ -142,17 +141,13 @@ def mine_pairs(
     )
     with one_thread_each() as had:
         _run(join, threads or had, progress)
-    kept = keepers[0].kept()
-    return Mined(
-        pairs=kept,
-        certificate=_certificate(join, images, len(kept)),
-        alike=keepers[1].kept(),
-        alike_found=keepers[1].found,
-    )
+    return _mined(join, len(semantic))
 
 
-def _certificate(join: "Join", images: int, kept: int) -> Certificate:
-    return Certificate(
+def _mined(join: "Join", images: int) -> Mined:
+    """What the limits leave of what was found, and what was counted."""
+    kept = join.keepers[0].kept()
+    certificate = Certificate(
         engine=join.engine.name,
         images=images,
         pairs=images * (images - 1) // 2,
@@ -162,8 +157,10 @@ def _certificate(join: "Join", images: int, kept: int) -> Certificate:
         bounded=join.bounded,
         semantic=join.passed,
         found=join.keepers[0].found,
-        kept=kept,
+        kept=len(kept),
     )
+    alike = join.keepers[1]
+    return Mined(pairs=kept, certificate=certificate, alike=alike.kept(), alike_found=alike.found)
 
 
 def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engine:
