@@ -112,6 +112,24 @@ def by_faiss(
     return found
 
 
+def within_clusters(semantic: Rows, reference: Rows, threads: int) -> set[tuple[int, int]]:
+    """Pairs within clusters only, as SemDeDup (arXiv 2303.09540) looks for duplicates: k-means, then products inside."""
+    import faiss
+
+    faiss.omp_set_num_threads(threads)
+    kmeans = faiss.Kmeans(semantic.shape[1], round(len(semantic) ** 0.5), niter=10, spherical=True)
+    kmeans.train(semantic)
+    homes = kmeans.index.search(semantic, 1)[1].ravel()
+    found = set()
+    for members in np.split(np.argsort(homes, kind="stable"), np.cumsum(np.bincount(homes))[:-1]):
+        rows = torch.from_numpy(semantic[members])
+        i, j = (members[places.numpy()] for places in (rows @ rows.T > LOW).nonzero(as_tuple=True))
+        i, j = i[i < j], j[i < j]
+        far = np.einsum("pd,pd->p", reference[i], reference[j]) < HIGH
+        found |= set(zip(i[far].tolist(), j[far].tolist(), strict=True))
+    return found
+
+
 def ours(semantic: Rows, reference: Rows, threads: int, engine: str) -> set[tuple[int, int]]:
     """The exact join."""
     mined = mine_pairs(
@@ -129,6 +147,7 @@ def main(images: int, spectrum: str, rounds: int, threads: int) -> None:
         "tiled product": lambda: tiled(semantic, reference, threads),
         "faiss flat": lambda: by_faiss(semantic, reference, threads),
         "faiss IVF, 8 probes": lambda: by_faiss(semantic, reference, threads, lists=int(4 * images**0.5)),
+        "within clusters": lambda: within_clusters(semantic, reference, threads),
     }
     if missing(semantic, "cpu") is None:
         contenders = {"native": lambda: ours(semantic, reference, threads, "native"), **contenders}

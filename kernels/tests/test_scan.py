@@ -83,7 +83,7 @@ def test_any_rows(data):
     columns = data.draw(st.sampled_from(COLUMNS))
     rows = data.draw(st.integers(0, 90))
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    kinds = np.array([close_codes(random, rows, columns), random.integers(-127, 128, (rows, columns))])
+    kinds = np.array([close_codes(random, rows, columns), random.integers(-128, 128, (rows, columns))])
     codes = kinds[random.integers(0, 2, rows), np.arange(rows)].astype(np.int8)
     if rows and data.draw(st.booleans()):
         codes = codes[random.integers(0, data.draw(st.integers(1, rows)), rows)]  # many rows alike

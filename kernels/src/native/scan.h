@@ -65,7 +65,12 @@ std::vector<Path> available_paths();
 // One for each path, in a file of its own. A path that the compiler's target cannot have is not declared.
 void scan_portable(const Job&, Found&);
 #if defined(__x86_64__)
+void scan_avx512(const Job&, Found&);
 void scan_avx2(const Job&, Found&);
+#endif
+#if defined(__aarch64__)
+void scan_neondot(const Job&, Found&);  // both in neon.cpp
+void scan_neon(const Job&, Found&);
 #endif
 
 }  // namespace eyechart

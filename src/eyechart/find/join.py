@@ -131,15 +131,15 @@ def mine_pairs(
     for name, rows in (("semantic", semantic), ("reference", reference)):
         check_rows(rows, name, ids)
     keepers = Keeper(per_image=per_image, budget=budget), Keeper(per_image=per_image, budget=budget)
-    join = Join(
-        semantic=threshold(semantic, min_semantic, above=True),
-        reference=threshold(reference, max_reference, above=False),
-        alike=None if min_alike is None else threshold(reference, min_alike, above=True),
-        engine=_engine(engine, semantic, min_semantic, device),
-        where=where,
-        keepers=keepers,
-    )
     with one_thread_each() as had:
+        join = Join(
+            semantic=threshold(semantic, min_semantic, above=True),
+            reference=threshold(reference, max_reference, above=False),
+            alike=None if min_alike is None else threshold(reference, min_alike, above=True),
+            engine=_engine(engine, semantic, min_semantic, device, threads or had),
+            where=where,
+            keepers=keepers,
+        )
         _run(join, threads or had, progress)
     return _mined(join, len(semantic))
 
@@ -163,16 +163,16 @@ def _mined(join: "Join", images: int) -> Mined:
     return Mined(pairs=kept, certificate=certificate, alike=alike.kept(), alike_found=alike.found)
 
 
-def _engine(wish: str, semantic: Rows, min_semantic: float, device: str) -> Engine:
+def _engine(wish: str, semantic: Rows, min_semantic: float, device: str, threads: int) -> Engine:
     missing = native.missing(semantic, device)
     if wish == "native" and missing:
         raise UserError(
             f"the native engine cannot be used: {missing}; leave it out, or say engine='portable'"
         )
     if wish == "portable" or missing:
-        return Tiles(semantic, min_semantic, torch.device(device))
+        return Tiles(semantic, min_semantic, torch.device(device), threads=threads)
     made = native.NativeCells if len(semantic) >= native.MANY else native.Native
-    return made(semantic, min_semantic)
+    return made(semantic, min_semantic, threads=threads)
 
 
 def check_counts(

@@ -18,7 +18,7 @@ from numpy import ndarray
 from eyechart.find import sketch
 from eyechart.find.cells import GROUP, found_here, make_cells, visitors
 from eyechart.find.engine import Candidates, pairs_between
-from eyechart.find.exact import SINGLE, Rows, parts, threshold
+from eyechart.find.exact import SINGLE, Rows, each_part, threshold
 
 ROWS = 512
 """Rows to a task."""
@@ -77,12 +77,12 @@ class Codes:
     """What rounding to whole steps may take from a bound on a cosine."""
 
 
-def codes_of(rows: Rows, min_semantic: float) -> Codes:
+def codes_of(rows: Rows, min_semantic: float, *, threads: int = 1) -> Codes:
     """Codes of the width that should take least time."""
     axes = sketch.principal_axes(rows)
     width, _ = sketch.cheapest(rows, axes, min_semantic, column_cost=COLUMN_COST, pair_cost=PAIR_COST)
-    numbers, longest = coordinates_of(rows, axes, width)
-    codes, step, error = coded(numbers)
+    numbers, longest = coordinates_of(rows, axes, width, threads=threads)
+    codes, step, error = coded(numbers, threads=threads)
     reach = math.sqrt(max(0.0, 2 * longest - 2 * min_semantic))
     return Codes(
         numbers=numbers,
@@ -96,9 +96,9 @@ def codes_of(rows: Rows, min_semantic: float) -> Codes:
 class Native:
     """Compares codes of all pairs; pairs whose float32 dot product is surely below the threshold are left out, too."""
 
-    def __init__(self, rows: Rows, min_semantic: float) -> None:
+    def __init__(self, rows: Rows, min_semantic: float, *, threads: int = 1) -> None:
         kernels = installed()
-        found = codes_of(rows, min_semantic)
+        found = codes_of(rows, min_semantic, threads=threads)
         self.name = f"native {kernels.isa()}"
         self.columns, self.slack = found.numbers.shape[1], found.slack
         self._kernels, self._rows, self._codes, self._bound = kernels, rows, found.codes, found.bound
@@ -121,9 +121,9 @@ class Native:
 class NativeCells:
     """The same, in cells: a row is compared with its own cell and with those that it has to visit."""
 
-    def __init__(self, rows: Rows, min_semantic: float) -> None:
+    def __init__(self, rows: Rows, min_semantic: float, *, threads: int = 1) -> None:
         kernels = installed()
-        found = codes_of(rows, min_semantic)
+        found = codes_of(rows, min_semantic, threads=threads)
         self.columns, self.slack = found.numbers.shape[1], found.slack
         self._cells = make_cells(found.numbers)
         self.name = f"native {kernels.isa()}, {self._cells.count} cells"
@@ -192,19 +192,20 @@ class NativeCells:
 
 
 def coordinates_of(
-    rows: Rows, axes: sketch.Axes, columns: int
+    rows: Rows, axes: sketch.Axes, columns: int, *, threads: int = 1
 ) -> tuple[Float[ndarray, "image column"], float]:
     """So many numbers for each row, whose distances are no larger than the rows' own, and the largest squared length."""
     found = np.empty((len(rows), columns), np.float32)
-    longest = 0.0
-    for start, part in parts(rows):
+
+    def fill(start: int, part: Float[ndarray, "part dim"]) -> float:
         found[start : start + len(part)] = sketch.coordinates(part, axes, columns - 1)
-        longest = max(longest, float(np.einsum("id,id->i", part, part).max(initial=0.0)))
-    return found, longest
+        return float(np.einsum("id,id->i", part, part).max(initial=0.0))
+
+    return found, max(each_part(rows, fill, threads=threads), default=0.0)
 
 
 def coded(
-    numbers: Float[ndarray, "image column"], step: float | None = None
+    numbers: Float[ndarray, "image column"], step: float | None = None, *, threads: int = 1
 ) -> tuple[Int8[ndarray, "image code"], float, float]:
     """Whole numbers, the step between them, and a bound on how far a row of numbers may be from its code.
 
@@ -218,9 +219,10 @@ def coded(
     if step is None:
         step = max(float(np.abs(numbers).max(initial=0.0)), 1e-12) / LARGEST
     codes = np.zeros((len(numbers), width + -width % WORD), np.int8)
-    error = 0.0
-    for start, part in parts(numbers):
+
+    def fill(start: int, part: Float[ndarray, "part column"]) -> float:
         whole = np.clip(np.rint(part / step), -LARGEST, LARGEST)
         codes[start : start + len(part), :width] = whole
-        error = max(error, float(np.linalg.norm(part - step * whole, axis=1).max(initial=0.0)))
-    return codes, step, error + 1e-6
+        return float(np.linalg.norm(part - step * whole, axis=1).max(initial=0.0))
+
+    return codes, step, max(each_part(numbers, fill, threads=threads), default=0.0) + 1e-6

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from eyechart.find.exact import LENGTH_TOLERANCE, SINGLE, Rows, parts
+from eyechart.find.exact import LENGTH_TOLERANCE, SINGLE, Rows, each_part
 
 SAMPLED = 6_000
 """Rows from which mean and axes are taken; any mean and any axes are right, these only prune well."""
@@ -65,16 +65,19 @@ def whole(rows: Rows) -> Sketches:
     return Sketches(left=tensor, right=tensor, slack=slack, exact=True)
 
 
-def sketched(rows: Rows, axes: Axes, columns: int) -> Sketches:
+def sketched(rows: Rows, axes: Axes, columns: int, *, threads: int = 1) -> Sketches:
     """Sketches of so many columns: principal coordinates, what they leave out, and two that shift the product."""
     left = torch.empty(len(rows), columns)
     right = torch.empty(len(rows), columns)
-    for start, part in parts(rows):
+
+    def fill(start: int, part: Float[ndarray, "part dim"]) -> None:
         short = coordinates(part, axes, columns - 3)
         shift = axes.mean @ axes.mean / 2 - part @ axes.mean
         place = slice(start, start + len(part))
         for side, last in ((left, (-shift, np.ones_like(shift))), (right, (np.ones_like(shift), -shift))):
             side[place] = torch.from_numpy(np.column_stack([short, *last]).astype(np.float32))
+
+    each_part(rows, fill, threads=threads)
     largest = float(left.square().sum(1).max()) if len(rows) else 0.0
     return Sketches(left=left, right=right, slack=_rounding(columns, largest), exact=False)
 
@@ -83,11 +86,12 @@ def principal_axes(rows: Rows) -> Axes:
     """Mean and principal axes of up to `SAMPLED` rows, evenly spaced."""
     some = np.asarray(rows[:: max(1, len(rows) // SAMPLED)], np.float64)
     mean = some.mean(axis=0)
-    _, axes = np.linalg.eigh((some - mean).T @ (some - mean))
-    return Axes(mean=mean, axes=np.ascontiguousarray(axes[:, ::-1]))
+    around = torch.from_numpy(some - mean)
+    _, axes = torch.linalg.eigh(around.T @ around)
+    return Axes(mean=mean, axes=np.ascontiguousarray(axes.numpy()[:, ::-1]))
 
 
-def choose(rows: Rows, min_semantic: float) -> Sketches:
+def choose(rows: Rows, min_semantic: float, *, threads: int = 1) -> Sketches:
     """Sketches of the width that should take least time, or the rows themselves where these would."""
     dim = rows.shape[1]
     if len(rows) < TRIED or dim <= min(WIDTHS):
@@ -96,7 +100,7 @@ def choose(rows: Rows, min_semantic: float) -> Sketches:
     width, cost = cheapest(rows, axes, min_semantic, column_cost=COLUMN_COST, pair_cost=PAIR_COST)
     if cost > COLUMN_COST * dim:  # what the rows' own product leaves is known by it
         return whole(rows)
-    return sketched(rows, axes, width)
+    return sketched(rows, axes, width, threads=threads)
 
 
 def cheapest(
@@ -124,7 +128,7 @@ def cheapest(
 def coordinates(part: Float[ndarray, "part dim"], axes: Axes, count: int) -> Float[ndarray, "part short"]:
     """The first principal coordinates of rows, and the length of what they leave out."""
     around = part - axes.mean
-    main = around @ axes.axes[:, :count]
+    main = (torch.from_numpy(around) @ torch.from_numpy(axes.axes[:, :count])).numpy()
     rest = np.einsum("id,id->i", around, around) - np.einsum("id,id->i", main, main)
     found: Float[ndarray, "part short"] = np.column_stack([main, np.sqrt(np.maximum(rest, 0.0))])
     return found

@@ -28,8 +28,8 @@ class Tiles:
 
     name = "portable"
 
-    def __init__(self, rows: Rows, min_semantic: float, device: torch.device) -> None:
-        sketches = sketch.choose(rows, min_semantic)
+    def __init__(self, rows: Rows, min_semantic: float, device: torch.device, *, threads: int = 1) -> None:
+        sketches = sketch.choose(rows, min_semantic, threads=threads)
         self.columns, self.slack, self._exact = sketches.columns, sketches.slack, sketches.exact
         self._images, self._device = len(rows), device
         self._left, self._right = sketches.left.to(device), sketches.right.to(device)
