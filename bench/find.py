@@ -1,4 +1,4 @@
-"""The exact join against its peers and the limit: seconds, ratios and the pairs found, on made embeddings with known spectra.
+"""The exact join against its peers and the limit: seconds, ratios and the pairs found, on made embeddings (made.py).
 
 Run: python bench/find.py [IMAGES] [SPECTRUM] [ROUNDS] [THREADS]. Needs faiss-cpu; uses eyechart-kernels where it is
 installed. All contenders take turns in every round; ratios are to the limit, the time of one triangle of the full float32
@@ -15,43 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy import ndarray
+from made import Rows, made
 
 from eyechart.find import mine_pairs
 from eyechart.find.native import missing
 from eyechart.find.tiles import one_thread_each
 
-Rows = Float[ndarray, "image dim"]
 LOW, HIGH = 0.95, 0.6
-SPECTRA = {"steep": (1.0, 4, 300), "flat": (0.6, 4, None), "iso": (0.0, 1, None)}
-"""Eigenvalues (k + second) ** -first, cut at the third: what decides how well few columns bound a cosine."""
-
-
-def made(images: int, dim: int, spectrum: str, seed: int) -> Rows:
-    """Rows of length 1 with a common mean, 3,000 classes, and groups of nearly equal rows, as photo collections have."""
-    power, shift, cut = SPECTRA[spectrum]
-    fixed, rng = np.random.default_rng(12345), np.random.default_rng(seed)
-    k = np.arange(1, dim + 1)
-    scales = (k + shift) ** -power * (np.exp(-((k / cut) ** 2)) if cut else 1.0)
-    scales = np.sqrt(scales / scales.sum()).astype(np.float32)
-    turned = np.linalg.qr(fixed.normal(size=(dim, dim)))[0].astype(np.float32)
-    classes = fixed.normal(size=(3000, dim)).astype(np.float32) * scales * 0.5
-    groups = rng.integers(0, images // 10, images)
-    alone = rng.random(images) < 0.7
-    shared = rng.normal(size=(images // 10, dim)).astype(np.float32) * scales * 0.5
-    rows = np.empty((images, dim), np.float32)
-    of = rng.integers(0, 3000, images // 10)
-    for start in range(0, images, 20_000):
-        part = slice(start, min(start + 20_000, images))
-        own = rng.normal(size=(part.stop - part.start, dim)).astype(np.float32) * scales
-        near = rng.uniform(0.02, 0.3, part.stop - part.start).astype(np.float32)
-        spread = np.where(alone[part], 0.5, near)[:, None]
-        base = np.where(alone[part][:, None], 0, shared[groups[part]])
-        some = (classes[of[groups[part]]] + base + spread * own) @ turned.T
-        some[:, 0] += 0.7
-        rows[part] = some / np.linalg.norm(some, axis=1, keepdims=True)
-    return rows
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, object]:
@@ -141,7 +111,7 @@ def ours(semantic: Rows, reference: Rows, threads: int, engine: str) -> set[tupl
 def main(images: int, spectrum: str, rounds: int, threads: int) -> None:
     """Every contender in turn, and what came out."""
     torch.set_num_threads(threads)
-    semantic, reference = made(images, 768, spectrum, 0), made(images, 1024, spectrum, 1)
+    semantic, reference = made(images, spectrum)
     contenders: dict[str, Callable[[], set[tuple[int, int]]]] = {
         "portable": lambda: ours(semantic, reference, threads, "portable"),
         "tiled product": lambda: tiled(semantic, reference, threads),

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from made import made
 
 from eyechart.find import mine_pairs
-from find import HIGH, LOW, limit, made
+from find import HIGH, LOW, limit
 
 SIZES = (200_000, 500_000, 1_000_000)
-WIDTHS = {"semantic": 768, "reference": 1024}
 
 
 class Memory(threading.Thread):
@@ -44,16 +44,14 @@ class Memory(threading.Thread):
         return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))
 
 
-def inputs(folder: Path, images: int) -> dict[str, Path]:
+def inputs(folder: Path, images: int) -> tuple[Path, Path]:
     """Both embeddings of so many pictures, made where they are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for seed, (name, width) in enumerate(WIDTHS.items()):
-        found[name] = folder / f"{name}-{images}.npy"
-        if not found[name].is_file():
-            part = found[name].with_suffix(".part.npy")
-            np.save(part, made(images, width, "steep", seed))
-            part.rename(found[name])
+    found = folder / f"semantic-{images}.npy", folder / f"reference-{images}.npy"
+    if not found[1].is_file():
+        for path, rows in zip(found, made(images, "steep"), strict=True):
+            np.save(path.with_suffix(".part.npy"), rows)
+            path.with_suffix(".part.npy").rename(path)
     return found
 
 
@@ -85,7 +83,7 @@ def main(folder: Path, rounds: int, threads: int, sizes: tuple[int, ...]) -> Non
     took: dict[int, list[float]] = {images: [] for images in sizes}
     for _ in range(rounds):
         for images, paths in files.items():
-            command = [sys.executable, __file__, "join", *map(str, paths.values()), str(threads), "native"]
+            command = [sys.executable, __file__, "join", *map(str, paths), str(threads), "native"]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             took[images].append(told["seconds"])
             print(

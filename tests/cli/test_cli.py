@@ -1,6 +1,8 @@
 """The command line: data on stdout, talk on stderr, one voice for errors, and it grows only on purpose."""
 
+import errno
 import json
+import os
 import shlex
 import sys
 
@@ -117,6 +119,18 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     code, _, err = run(capsys, "exam")
     assert code == 130
     assert "the same command continues" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_how_to_go_on(capsys, monkeypatch, number):
+    def filling(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("eyechart.exam.examine", filling)
+    code, _, err = run(capsys, "exam")
+    assert code == 2
+    assert f"the disk is full ([Errno {number}] {os.strerror(number)})" in err
+    assert "make room and give the same command" in err
 
 
 def test_exam_prints_results_on_stdout_and_talk_on_stderr(capsys, tmp_path, checkpoint_dir):

@@ -1,12 +1,16 @@
 """The embedding store gives back what was put in, survives a torn shard and refuses what is not its own."""
 
+import errno
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyechart.core import files
 from eyechart.core.embeddings import EmbeddingStore
 from eyechart.core.errors import UserError
+from eyechart.core.files import TEMPORARY
 
 
 def test_rows_come_back_in_the_order_asked(tmp_path):
@@ -36,9 +40,30 @@ def test_any_sharding_gives_the_same_rows(tmp_path_factory, sizes, seed):
 
 def test_a_part_file_of_a_killed_run_is_not_a_shard(tmp_path):
     store = EmbeddingStore(tmp_path, "k")
-    (tmp_path / "shard-00000.part").write_bytes(b"torn")
+    (tmp_path / f".shard-00000.safetensors.0123456789ab{TEMPORARY}").write_bytes(b"torn")
     store.add(["a"], np.ones((1, 2), dtype=np.float32))
-    assert len(EmbeddingStore(tmp_path, "k")) == 1
+    again = EmbeddingStore(tmp_path, "k")
+    assert len(again) == 1
+    assert "a" in again
+    assert "b" not in again
+
+
+def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
+    store = EmbeddingStore(tmp_path, "k")
+    store.add(["a"], np.ones((1, 2), dtype=np.float32))
+    before = sorted(tmp_path.iterdir())
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        store.add(["b"], np.ones((1, 2), dtype=np.float32))
+    assert sorted(tmp_path.iterdir()) == before
+    assert store.missing(["a", "b"]) == ["b"]
+    monkeypatch.undo()
+    store.add(["b"], np.ones((1, 2), dtype=np.float32))
+    assert len(EmbeddingStore(tmp_path, "k")) == 2
 
 
 def test_refusals_name_what_is_wrong(tmp_path):

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from eyechart.core import files
 from eyechart.core.errors import UserError
-from eyechart.core.files import JsonLines, read_table, remove_unfinished, write_bytes, write_json, write_table
+from eyechart.core.files import (
+    JsonLines,
+    read_table,
+    remove_unfinished,
+    reserve,
+    write_bytes,
+    write_json,
+    write_table,
+)
 
 SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), ("score", pa.float64()), ("ok", pa.bool_())])
 ROWS = [{"id": "a", "score": 0.5, "ok": True}, {"id": "b", "score": None, "ok": None}]
@@ -41,7 +49,7 @@ class TestAtomicWrites:
         monkeypatch.setattr(files.os, "fsync", fail) if step == "fsync" else monkeypatch.setattr(
             files.Path, "replace", fail
         )
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
             write_bytes(path, b"new")
         assert path.read_bytes() == b"old"
         assert [one.name for one in tmp_path.iterdir()] == ["file"]
@@ -63,6 +71,34 @@ class TestAtomicWrites:
             ".keep",
             "keep.writing",
         ]
+
+
+class TestReserve:
+    def test_all_of_a_file_is_set_aside(self, tmp_path, monkeypatch):
+        asked = []
+        monkeypatch.setattr(files.os, "posix_fallocate", lambda handle, *place: asked.append(place))
+        path = tmp_path / "table"
+        with path.open("wb") as handle:
+            handle.truncate(5000)
+        reserve(path)
+        assert asked == [(0, 5000)]
+        assert path.stat().st_size == 5000
+
+    def test_a_file_that_has_no_room_is_removed(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(files.os, "posix_fallocate", full)
+        (tmp_path / "table").write_bytes(b"x")
+        with pytest.raises(OSError, match=r"No space left on device: '.*table'"):
+            reserve(tmp_path / "table")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_system_without_the_call_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.delattr(files.os, "posix_fallocate", raising=False)
+        (tmp_path / "table").write_bytes(b"x")
+        reserve(tmp_path / "table")
+        assert (tmp_path / "table").read_bytes() == b"x"
 
 
 class TestJson:

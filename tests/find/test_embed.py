@@ -4,70 +4,17 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch
 
 from broken_images import encoded, scene
+from embed_parts import Counted, mean_colour, run_pass, six_a_portion
 from eyechart.core.embeddings import EmbeddingStore
 from eyechart.core.errors import UserError
-from eyechart.core.runs import RunFolder
-from eyechart.find import embed
-from eyechart.find.embed import HASHES, View, embed_pictures, store_of, unit_matrix
-from eyechart.find.sources import list_pictures
-
-
-def mean_colour(image):
-    return np.asarray(image, np.float32).mean(axis=(0, 1))
-
-
-class Counted:
-    """A view that counts what it is asked, and may fail."""
-
-    def __init__(self, key="colour", room=1000, stop_after=10**9):
-        self.key, self.name, self.room, self.stop_after = key, key, room, stop_after
-        self.seen, self.sizes = 0, []
-
-    def __call__(self, images, size):
-        if size > self.room:
-            raise torch.OutOfMemoryError("no room")
-        self.seen += len(images)
-        self.sizes.append(size)
-        if self.seen > self.stop_after:
-            raise KeyboardInterrupt
-        return np.stack([mean_colour(image) for image in images])
-
-    @property
-    def view(self):
-        return View(name=self.name, key=self.key, embed=self)
+from eyechart.find.embed import HASHES, store_of, unit_matrix
 
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Twenty pictures, one of them twice, and three damaged ones."""
-    monkeypatch.setattr(embed, "PORTION", 6)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for place in range(20):
-        (folder / f"{place:02d}.png").write_bytes(encoded(scene(seed=place), "PNG"))
-    (folder / "20.png").write_bytes((folder / "03.png").read_bytes())
-    (folder / "21.jpg").write_bytes(b"")
-    (folder / "22.jpg").write_bytes(b"no picture at all")
-    (folder / "23.png").write_bytes((folder / "04.png").read_bytes()[:200])
-    return list_pictures(str(folder)).pictures
-
-
-def run_pass(pictures, views, tmp_path, *, out="run", batch_size=4, workers=0):
-    told = []
-    with RunFolder.open(tmp_path / out, config={}, command=[]) as run:
-        seen = embed_pictures(
-            pictures,
-            views,
-            cache=tmp_path / "cache",
-            run=run,
-            batch_size=batch_size,
-            workers=workers,
-            progress=lambda stage, done, total: told.append((done, total)),
-        )
-    return seen, told
+    return six_a_portion(tmp_path / "photos", monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from broken_images import encoded, scene
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.runs import RunFolder
-from eyechart.find import block_join, blocks, embed, mine_pairs, native
+from eyechart.find import block_join, blocks, embed, mine_pairs, native, ray_embed
 from eyechart.find.block_join import Job, solve
 from eyechart.find.config import MineConfig
 from eyechart.find.ray_cluster import until_there
-from eyechart.find.ray_embed import Embedder, Pass, packed
+from eyechart.find.ray_embed import Embedder, Pass, embed_on_ray, packed
 from eyechart.find.ray_join import mine_pairs_on_ray
 from eyechart.find.sources import list_pictures
 from eyechart.recipes.mine import mine
@@ -174,6 +175,35 @@ def test_actors_that_do_the_same_portion_leave_it_once(portion, tmp_path, monkey
     wanted = mean_colour([scene(seed=place) for place in (0, 1, 2, 3, 4, 3)], 1)
     np.testing.assert_array_equal(rows, wanted)
     assert [one.bad.reason for one in seen if one.bad] == ["not_an_image"]
+
+
+@pytest.mark.slow
+def test_a_portion_is_given_out_again_when_its_table_is_damaged_or_its_vectors_are_gone(
+    portion, tmp_path, monkeypatch
+):
+    """With actors in this process."""
+    job, _, pictures = portion
+    given = []
+
+    def passed(items, actor, *, fn_constructor_args):
+        for item in items:
+            given.append(item["name"])
+            actor(*fn_constructor_args)({name: np.array([value]) for name, value in item.items()})
+            yield item
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(embed, "PORTION", 4)
+    monkeypatch.setattr(ray_embed, "cluster", nullcontext)
+    monkeypatch.setattr(ray_embed, "passed", passed)
+    monkeypatch.setattr(ray_embed, "_actors", lambda *_: {})
+    options = {"cache": job.cache, "batch_size": 2, "workers": 0, "progress": lambda *_: None}
+    with RunFolder.open(tmp_path / "run", config={}, command=[]) as run:
+        first = embed_on_ray(pictures, ["colour"], job.make_views, run=run, **options)
+        (tmp_path / "run" / "images" / "000001.parquet").write_bytes(b"PAR1")
+        assert embed_on_ray(pictures, ["colour"], job.make_views, run=run, **options) == first
+        next((tmp_path / "cache" / "colour").glob("shard-portion-000000-*")).unlink()
+        assert embed_on_ray(pictures, ["colour"], job.make_views, run=run, **options) == first
+    assert [int(Path(name).stem) for name in given] == [0, 1, 1, 0, 1]
 
 
 @pytest.mark.slow

@@ -1,13 +1,6 @@
-"""`eyechart mine` from end to end: planted pairs, damage, a stop at any moment, shards, and the world's known truth."""
+"""`eyechart mine` from end to end: planted pairs, damage, shards, and the world's known truth."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,40 +137,3 @@ def test_a_plan_reads_no_picture(photos, tmp_path):
     assert told["semantic"] == "openai/clip-vit-large-patch14"
     assert not (tmp_path / "run").exists()
     assert plan(MineConfig(source="world:", pairs=3))["images"] == 54
-
-
-@pytest.mark.slow
-def test_a_kill_at_any_moment_changes_nothing(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for place in range(300):
-        (folder / f"{place:03d}.png").write_bytes(encoded(scene(96, 96, seed=place), "PNG"))
-    script = tmp_path / "held.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from eyechart.find import embed\n"
-        "from eyechart.find.config import MineConfig\n"
-        "from eyechart.recipes.mine import mine\n"
-        "embed.PORTION = 32\n"
-        f"config = MineConfig(source={str(folder)!r}, workers=1, min_semantic='p95', max_reference='p60',"
-        f" semantic={ENCODERS['semantic']!r}, reference={ENCODERS['reference']!r})\n"
-        "mine(config, out=Path(sys.argv[1]))\n"
-    )
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(out)], start_new_session=True)
-
-    assert start(tmp_path / "whole" / "run").wait() == 0
-    rng = np.random.default_rng(0)
-    for _ in range(6):
-        running = start(tmp_path / "killed" / "run")
-        time.sleep(float(rng.uniform(4, 12)))
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-    assert start(tmp_path / "killed" / "run").wait() == 0
-    for name in ("pairs.parquet", "alike.parquet", "quarantine.parquet", "results.json"):
-        assert (tmp_path / "whole" / "run" / name).read_bytes() == (
-            tmp_path / "killed" / "run" / name
-        ).read_bytes()
-    assert json.loads((tmp_path / "killed" / "run" / "manifest.json").read_text())["resumes"] >= 1

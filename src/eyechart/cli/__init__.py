@@ -14,6 +14,9 @@ from eyechart.core.errors import UserError
 INTERRUPTED = 130
 """The exit code of a command that was stopped by Ctrl-C: 128 + SIGINT."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when there is no room on a disk, or none left for this person."""
+
 app = typer.Typer(
     name="eyechart",
     help="An eye exam for vision-language models: find what they cannot see, score it, locate it, fix it.\n\n"
@@ -61,7 +64,7 @@ def main(args: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in FULL:
             raise
         sys.exit(
             fail(

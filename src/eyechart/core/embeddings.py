@@ -2,22 +2,21 @@
 
 What a row depends on besides the image (encoder, revision, pooling, preprocessing, dtype) is the store's key; a folder
 written under one key refuses another. Rows are float32. Shards appear by an atomic rename, so a killed run loses at most
-the shard in flight.
+the shard in flight; what it leaves of that one is for `files.remove_unfinished`, by who holds the folder's lock.
 """
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from eyechart.core.errors import UserError
+from eyechart.core.files import write_bytes
 
 
 class EmbeddingStore:
@@ -53,6 +52,9 @@ class EmbeddingStore:
         """The hashes of all images that have a row."""
         return iter(self._rows)
 
+    def __contains__(self, image: object) -> bool:
+        return image in self._rows
+
     def missing(self, images: Iterable[str]) -> list[str]:
         """The hashes not stored yet, each once, in the order given."""
         return [name for name in dict.fromkeys(images) if name not in self._rows]
@@ -65,18 +67,16 @@ class EmbeddingStore:
         Args:
             shard: what to call it, besides a hash of the images it is of, so that processes that write to the folder at
                 the same time overwrite nothing but the same images' rows; by itself it gets the next number.
+
+        Raises:
+            OSError: the disk would not take it; the folder is as it was before.
         """
         bad = [name for name, row in zip(images, rows, strict=True) if not np.isfinite(row).all()]
         if bad:
             raise UserError(f"the encoder gave NaN or infinity for {len(bad)} image(s): {', '.join(bad[:5])}")
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"shard-{self._next() if shard is None else _named(shard, images)}.safetensors"
-        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
         meta = {"key": self.key, "images": json.dumps(list(images))}
-        save_file({"rows": np.ascontiguousarray(rows, dtype=np.float32)}, part, metadata=meta)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_bytes(path, save({"rows": np.ascontiguousarray(rows, dtype=np.float32)}, metadata=meta))
         self._shards.append(path)
         for row, name in enumerate(images):
             self._rows.setdefault(name, (path, row))

@@ -231,8 +231,10 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk says which it is
         raise
     _sync_folder(path.parent)
 
@@ -240,7 +242,27 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing in `folder` and below; only for who holds the folder's lock."""
     for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set aside all of a file that is about to be filled through a memory map.
+
+    Without it a full disk would be no error, but a signal that ends the process. Where a system has no such call,
+    nothing happens.
+
+    Raises:
+        OSError: there is no room; the file is removed.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with path.open("rb+") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+    except OSError as error:
         path.unlink()
+        error.filename = str(path)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

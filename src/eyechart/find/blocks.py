@@ -47,7 +47,7 @@ class Scale:
     @property
     def name(self) -> str:
         """A short name for these very numbers; codes of two scales must never meet."""
-        digest = hashlib.sha256(self.axes.mean.tobytes() + self.axes.axes.tobytes())
+        digest = hashlib.sha256(b"".join(table.tobytes() for table in asdict(self.axes).values()))
         return name_of(digest.hexdigest(), self.step)
 
 
@@ -88,11 +88,16 @@ def scale_of(rows: Rows) -> Scale:
     """Axes and a step for all blocks, from a sample of the rows."""
     columns = min(COLUMNS, rows.shape[1] + 1)
     if not len(rows):
+        axes = np.eye(rows.shape[1], columns - 1)
         return Scale(
-            axes=sketch.Axes(mean=np.zeros(rows.shape[1]), axes=np.eye(rows.shape[1], columns - 1)), step=1.0
+            axes=sketch.Axes(mean=np.zeros(rows.shape[1]), axes=axes, rests=np.zeros(columns)), step=1.0
         )
     found = sketch.principal_axes(rows)
-    axes = sketch.Axes(mean=found.mean, axes=np.ascontiguousarray(found.axes[:, : columns - 1]))
+    axes = sketch.Axes(
+        mean=found.mean,
+        axes=np.ascontiguousarray(found.axes[:, : columns - 1]),
+        rests=found.rests[:columns].copy(),
+    )
     some = rows[:: max(1, len(rows) // sketch.SAMPLED)]
     numbers, _ = native.coordinates_of(some, axes, columns)
     largest = max(float(np.abs(numbers).max()), 1e-12)
@@ -103,7 +108,7 @@ def kept_scale(path: Path, rows: Rows, name: str) -> Scale:
     """The scale that an earlier start wrote under this name; else a new one, written."""
     meta, tables = _loaded(path)
     if meta.get("name") == name:
-        axes = sketch.Axes(mean=tables["mean"], axes=tables["axes"])
+        axes = sketch.Axes(**{name: tables[name] for name in ("mean", "axes", "rests")})
         return Scale(axes=axes, step=json.loads(meta["step"]))
     made = scale_of(rows)
     about = {"name": name, "step": json.dumps(made.step)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eyechart.core.images import BadImage, open_bytes
+from eyechart.core.processes import end_with_parent
 from eyechart.core.records import Quarantined
 from eyechart.find.listing import Picture
 from eyechart.find.sources import read_picture
@@ -60,6 +61,7 @@ def decoded(pictures: Sequence[Picture], *, known: Collection[str], workers: int
         collate_fn=_as_it_is,
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
+        worker_init_fn=_settle_in,
     )
     yield from loader
 
@@ -77,6 +79,11 @@ class _Pictures(Dataset[Decoded]):
 
 def _as_it_is(one: Any) -> Any:
     return one
+
+
+def _settle_in(_worker: int) -> None:
+    """In a worker, at its start. By itself torch looks every five seconds whether the parent is still there."""
+    end_with_parent()
 
 
 def decode(picture: Picture, known: Collection[str] = ()) -> Decoded:

@@ -5,6 +5,7 @@ run on the same pictures computes nothing again. What became of each picture is 
 killed run loses the portion in flight.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from PIL import Image
 
 from eyechart.core.embeddings import EmbeddingStore
 from eyechart.core.errors import UserError
-from eyechart.core.files import read_table
+from eyechart.core.files import read_table, remove_unfinished, reserve
 from eyechart.core.lock import FolderLock
 from eyechart.core.records import Quarantined
 from eyechart.core.runs import RunFolder
 from eyechart.find.decode import Decoded, decoded
 from eyechart.find.listing import Picture
+
+log = logging.getLogger(__name__)
 
 PORTION = 512
 """Pictures to a portion."""
@@ -90,6 +93,7 @@ def embed_pictures(
         UserError: not even one picture fits on the device, an encoder gives values that are not finite, or another
             process writes to the cache.
     """
+    remove_undone(pictures, run.path, cache, [view.key for view in views])
     missing = {name: some for name, some in portions(pictures).items() if not (run.path / name).exists()}
     wanted = [picture for some in missing.values() for picture in some]
     done = len(pictures) - len(wanted)
@@ -117,6 +121,23 @@ def portions(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
     }
 
 
+def remove_undone(pictures: Sequence[Picture], folder: Path, cache: Path, keys: Sequence[str]) -> None:
+    """Remove the tables of portions that are not done after all: damaged ones, and those whose vectors are gone."""
+    tables = {name: some for name, some in portions(pictures).items() if (folder / name).exists()}
+    known = in_all(stores_of(cache, keys)) if tables else set()
+    for name, some in tables.items():
+        try:
+            rows = read_table(folder / name)
+        except UserError as error:
+            log.warning("this portion is done again: %s", error)
+        else:
+            named = [row["id"] for row in rows] == [picture.id for picture in some]
+            if named and known.issuperset(row["sha256"] for row in rows if row["sha256"] is not None):
+                continue
+            log.warning("%s is done again: not all of its pictures have vectors in %s", folder / name, cache)
+        (folder / name).unlink()
+
+
 def all_seen(pictures: Sequence[Picture], folder: Path) -> list[Seen]:
     """What the tables of all portions say."""
     found = [row for name in portions(pictures) for row in read_table(folder / name)]
@@ -125,10 +146,14 @@ def all_seen(pictures: Sequence[Picture], folder: Path) -> list[Seen]:
 
 @contextmanager
 def locked(cache: Path, keys: Sequence[str]) -> Iterator[None]:
-    """The stores of these keys and of the perceptual hashes, closed to other processes."""
+    """The stores of these keys and of the perceptual hashes, closed to other processes.
+
+    What a killed process was writing there is removed; whoever writes now does so on behalf of who holds the lock.
+    """
     with ExitStack() as stack:
         for key in [*keys, HASHES]:
             stack.callback(FolderLock(cache / key).release)
+            remove_unfinished(cache / key)
         yield
 
 
@@ -137,13 +162,23 @@ def store_of(cache: Path, key: str) -> EmbeddingStore:
     return EmbeddingStore(cache / key, key)
 
 
+def stores_of(cache: Path, keys: Sequence[str]) -> dict[str, EmbeddingStore]:
+    """The vectors under these keys, and the perceptual hashes."""
+    return {key: store_of(cache, key) for key in [*keys, HASHES]}
+
+
+def in_all(stores: Mapping[str, EmbeddingStore]) -> set[str]:
+    """Hashes of pictures that have a row in every store."""
+    return set.intersection(*(set(store) for store in stores.values()))
+
+
 class Taker:
     """Takes decoded pictures in and puts their vectors into the stores, a shard of each for every portion."""
 
     def __init__(self, views: Sequence[View], cache: Path, batch_size: int) -> None:
         self._views, self._batch = views, batch_size
-        self._stores = {key: store_of(cache, key) for key in [*(view.key for view in views), HASHES]}
-        self.known = set.intersection(*(set(store) for store in self._stores.values()))
+        self._stores = stores_of(cache, [view.key for view in views])
+        self.known = in_all(self._stores)
         """Hashes of pictures that had a vector in every store at the start."""
 
     def taken(self, stream: Iterator[Decoded], count: int, *, shard: str | None = None) -> Iterator[Decoded]:
@@ -156,7 +191,7 @@ class Taker:
         waiting: dict[str, Image.Image] = {}
         for _ in range(count):
             one = next(stream)
-            if one.sha256 is not None and one.pixels is not None:
+            if one.sha256 is not None and one.pixels is not None and self._lacking(one.sha256):
                 assert one.bits is not None
                 waiting[one.sha256] = one.image
                 new[HASHES][one.sha256] = one.bits
@@ -169,6 +204,10 @@ class Taker:
             names = store.missing(new[key])
             if names:
                 store.add(names, np.stack([new[key][name] for name in names]), shard=shard)
+
+    def _lacking(self, name: str) -> bool:
+        """Whether a picture has no vector in some store by now: after a stop, batches are of the same pictures as without."""
+        return any(name not in store for store in self._stores.values())
 
     def _embed(self, images: Mapping[str, Image.Image], new: Mapping[str, _Known]) -> None:
         for view in self._views:
@@ -230,6 +269,7 @@ def unit_matrix(
     path.parent.mkdir(parents=True, exist_ok=True)
     dim = next((rows.shape[1] for _, rows in store.parts(images[:1])), 0)
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(images), dim))
+    reserve(path)
     for places, rows in store.parts(images):
         table[places] = _at_length_1(rows.astype(np.float64), [names[place] for place in places])
     if centred and len(images):

@@ -115,27 +115,25 @@ def record(config: MineConfig, outcome: Outcome, encoders: Sequence[tuple[str, s
         "set_apart": chosen.set_apart,
         "listed": len(chosen.pairs),
         "joint": outcome.drawn.joint(),
-        "truth": truth(outcome),
+        "truth": truth(list(outcome.pictures.values()), chosen.pairs),
         "notes": list(_notes(config, outcome)),
     }
 
 
-def truth(outcome: Outcome) -> dict[str, Any] | None:
+def truth(known: Sequence[Picture], listed: Columns) -> dict[str, Any] | None:
     """How many of the pairs that a source knows were listed, also by pattern, and how many of the listed are such.
 
     None where the source knows of no pair.
     """
-    known = list(outcome.pictures.values())
     counts = Counter((picture.pair, picture.pattern) for picture in known if picture.pair is not None)
     made = Counter(pattern for (_, pattern), pictures in counts.items() if pictures == 2)
     if not made:
         return None
-    chosen = outcome.chosen.pairs
-    found = zip(chosen.i.tolist(), chosen.j.tolist(), strict=True)
+    found = zip(listed.i.tolist(), listed.j.tolist(), strict=True)
     hits = Counter(known[i].pattern for i, j in found if is_pair(known[i], known[j]))
     return {
         "recall": wilson(hits.total(), made.total()).to_dict(),
-        "precision": wilson(hits.total(), len(chosen)).to_dict() if len(chosen) else None,
+        "precision": wilson(hits.total(), len(listed)).to_dict() if len(listed) else None,
         "patterns": [
             {"pattern": pattern, "recall": wilson(hits[pattern], pairs).to_dict()}
             for pattern, pairs in sorted(made.items(), key=str)

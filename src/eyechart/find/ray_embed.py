@@ -25,6 +25,7 @@ from eyechart.find.embed import (
     all_seen,
     locked,
     portions,
+    remove_undone,
     row_of,
 )
 from eyechart.find.listing import Picture
@@ -95,6 +96,7 @@ def embed_on_ray(
             done += len(listed[row["name"]])
             progress("embedding", done, len(pictures))
 
+    remove_undone(pictures, run.path, cache, keys)
     if missing():
         run.own(next(iter(listed)))
         with locked(cache, keys), cluster(address) as ray:

@@ -54,6 +54,8 @@ class Axes:
 
     mean: Float[ndarray, " dim"]
     axes: Float[ndarray, "dim axis"]
+    rests: Float[ndarray, " count"]
+    """How long what the first so many axes leave out is, as a rule."""
 
 
 def whole(rows: Rows) -> Sketches:
@@ -87,8 +89,10 @@ def principal_axes(rows: Rows) -> Axes:
     some = np.asarray(rows[:: max(1, len(rows) // SAMPLED)], np.float64)
     mean = some.mean(axis=0)
     around = torch.from_numpy(some - mean)
-    _, axes = torch.linalg.eigh(around.T @ around)
-    return Axes(mean=mean, axes=np.ascontiguousarray(axes.numpy()[:, ::-1]))
+    sums, axes = torch.linalg.eigh(around.T @ around)
+    left_out = np.cumsum(np.r_[0.0, np.maximum(sums.numpy(), 0.0)])[::-1]
+    rests = np.sqrt(left_out / max(1, len(some)))
+    return Axes(mean=mean, axes=np.ascontiguousarray(axes.numpy()[:, ::-1]), rests=rests)
 
 
 def choose(rows: Rows, min_semantic: float, *, threads: int = 1) -> Sketches:

@@ -24,6 +24,11 @@ def list_world(
         limit: only so many pictures.
     """
     plan = PairPlan(split="test", pairs=pairs, seed=seed, relation="siblings")
+    return list_pairs(bundled, plan, size=size, limit=limit, progress=progress)
+
+
+def list_pairs(bundled: Path, plan: PairPlan, *, size: int, limit: int | None, progress: Progress) -> Listing:
+    """Render the pairs of a plan, and list their pictures; arguments as `list_world`."""
     folder = bundled / folder_name(plan, size)
     if not (folder / CAPTIONS).is_file():
         render_pairs(folder, plan, size=size, workers=1, progress=progress)
@@ -35,7 +40,9 @@ def list_world(
     listed = list_pictures(str(folder / "images"), limit=limit)
     pictures = [_known(picture, *of[picture.id]) for picture in listed.pictures]
     sizes = [Path(picture.file).stat().st_size for picture in pictures]
-    return replace(listing_of(f"world, scene seed {seed}", pictures, sizes), passed_over=listed.passed_over)
+    return replace(
+        listing_of(f"world, scene seed {plan.seed}", pictures, sizes), passed_over=listed.passed_over
+    )
 
 
 def _known(picture: Picture, pair: str, pattern: str) -> Picture:

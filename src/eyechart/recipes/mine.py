@@ -155,14 +155,16 @@ def _resolved(config: MineConfig, listing: Listing, encoders: Sequence[Encoder])
 
 
 def _views(config: MineConfig, encoders: Sequence[Encoder]) -> list[View]:
-    def view(encoder: Encoder, pooling: str | None) -> View:
-        return View(
-            name=encoder.id,
-            key=encoder.cache_key(pooling),
-            embed=lambda images, size: encoder.embed(images, pooling=pooling, batch_size=size).numpy(),
-        )
+    return [view_of(*both) for both in zip(encoders, _poolings(config), strict=True)]
 
-    return [view(*both) for both in zip(encoders, _poolings(config), strict=True)]
+
+def view_of(encoder: Encoder, pooling: str | None = None) -> View:
+    """An encoder as the embedding pass takes it; by itself with its default pooling."""
+    return View(
+        name=encoder.id,
+        key=encoder.cache_key(pooling),
+        embed=lambda images, size: encoder.embed(images, pooling=pooling, batch_size=size).numpy(),
+    )
 
 
 def _mine(
@@ -173,7 +175,7 @@ def _mine(
     seen = _embedded(config, listing, views, cache, run, progress)
     bad = [*listing.quarantined, *quarantined(seen)]
     run.write_quarantine(bad)
-    pictures = _unique(seen)
+    pictures = unique(seen)
     files = [run.own(f"vectors/{number}.npy") for number in range(len(views))]
     ids = [picture.id for picture in pictures.values()]
     rows = [
@@ -268,7 +270,7 @@ def _chosen(config: MineConfig, mined: Mined, hashes: Vectors) -> Selected:
     )
 
 
-def _unique(seen: Sequence[Seen]) -> dict[str, Picture]:
+def unique(seen: Sequence[Seen]) -> dict[str, Picture]:
     """The first picture of each content; exact copies are listed in images.parquet and compared once."""
     found: dict[str, Picture] = {}
     for one in seen:

@@ -1,9 +1,7 @@
 """Worker processes for rendering: results in the order of the jobs, and nothing left running behind a killed parent."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from eyechart.core.errors import UserError
+from eyechart.core.processes import end_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -55,11 +54,4 @@ def in_order(work: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
 def _settle_in() -> None:
     """In a worker, at its start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
