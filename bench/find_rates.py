@@ -23,7 +23,7 @@ from made import made
 from PIL import Image
 
 from eyechart.core.runs import RunFolder
-from eyechart.find import block_join, blocks, native, ray_join
+from eyechart.find import block_join, blocks, compiled, ray_join
 from eyechart.find.block_join import Job, counts, solve
 from eyechart.find.blocks import Sketch
 from eyechart.find.config import MineConfig
@@ -121,13 +121,13 @@ class Few(block_join.Blocks):
 @contextmanager
 def portable() -> Iterator[None]:
     """As without eyechart-kernels, and only a part of each tile."""
-    with patch.object(native, "installed", lambda: None), patch.object(block_join, "Blocks", Few):
+    with patch.object(compiled, "installed", lambda: None), patch.object(block_join, "Blocks", Few):
         yield
 
 
 def engines() -> dict[str, Callable[[], AbstractContextManager[None]]]:
     """Those there are, and how to have them used; the fastest last."""
-    kernels = native.installed()
+    kernels = compiled.installed()
     return {"portable": portable} | ({f"native {kernels.isa()}": nullcontext} if kernels else {})
 
 

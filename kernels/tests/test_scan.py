@@ -214,6 +214,59 @@ def test_clumps_among_strangers(columns):
     assert bounded == 36 + 780 + 1 + 45
 
 
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("listed", [False, True])
+def test_first_columns_that_rule_out_nothing(columns, listed):
+    """A path may look later then. Enough rows for it to notice."""
+    random = np.random.default_rng([columns, listed])
+    rows, stop = 1300, 70
+    codes = np.zeros((rows, columns), np.int8)
+    codes[:, -3:] = random.integers(-128, 128, (rows, 3))
+    ones = np.ones((rows, 1), np.float32)
+    wide = codes.astype(np.int64)
+    apart = ((wide[:stop, None] - wide[None]) ** 2).sum(-1)
+    if not listed:
+        apart[np.arange(stop)[:, None] >= np.arange(rows)] = HUGE
+    bound = int(np.quantile(apart[apart < HUGE], 0.02))
+    expected = set(zip(*(places.tolist() for places in np.nonzero(apart <= bound)), strict=True))
+    order = np.arange(rows, dtype=np.int32)
+    rest = (codes, bound, ones, 0.5, None, 0.0, 0, stop)
+    for isa in kernels.available_isas():
+        i, j, bounded, _ = kernels.between(*rest, order, isa=isa) if listed else kernels.scan(*rest, isa=isa)
+        assert (bounded, set(zip(i.tolist(), j.tolist(), strict=True))) == (len(expected), expected)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 7, 8, 9, 16, 100, 768])
+def test_dots_are_summed_in_the_order_that_is_laid_down(dim):
+    random = np.random.default_rng(dim)
+    rows = random.normal(size=(9, dim)).astype(np.float32)
+    i, j = (random.integers(0, 9, 40).astype(np.int32) for _ in range(2))
+
+    def by_hand(a, b):
+        lanes = [0.0] * 8
+        for k in range(dim):
+            lanes[k % 8] += float(a[k]) * float(b[k])
+        fours = [lanes[k] + lanes[k + 4] for k in range(4)]
+        twos = [fours[k] + fours[k + 2] for k in range(2)]
+        return twos[0] + twos[1]
+
+    assert kernels.dots(rows, i, j).tolist() == [by_hand(rows[x], rows[y]) for x, y in zip(i, j, strict=True)]
+
+
+def test_dots_of_no_pairs_and_of_wrong_ones():
+    rows, none = np.ones((4, 3), np.float32), np.zeros(0, np.int32)
+    assert kernels.dots(rows, none, none).shape == (0,)
+    for i, j, words in (
+        (none, np.zeros(1, np.int32), "i has 0 entries and j 1"),
+        (np.array([4], np.int32), np.zeros(1, np.int32), "i holds 4 to 4, expected rows from 0 to 3"),
+        (np.zeros(1, np.int32), np.zeros(1), "j is float64 of shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            kernels.dots(rows, i, j)
+    with pytest.raises(ValueError, match="rows is float64"):
+        kernels.dots(rows.astype(np.float64), none, none)
+
+
 @pytest.mark.parametrize("cuts", [(0, 200), (0, 1, 2, 200), (0, 15, 16, 17, 100, 100, 199, 200), range(201)])
 def test_ranges_add_up(cuts):
     random = np.random.default_rng(5)
@@ -320,6 +373,7 @@ def test_the_fastest_path_is_the_default():
     assert kernels.available_isas()[-1] == "portable"
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     assert ("avx2" in kernels.available_isas()) or " avx2 " not in flags or " fma " not in flags
+    assert ("avx512" in kernels.available_isas()) or " avx512_vnni " not in flags or " avx512vl " not in flags
 
 
 def good_arguments():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyechart.core.errors import UserError
-from eyechart.find import cells, join, mine_pairs, native, sketch, tiles
+from eyechart.find import cells, compiled, exact, join, mine_pairs, native, sketch, tiles
 from eyechart.find.exact import threshold
 
 
@@ -78,7 +78,7 @@ def test_no_pair_is_missed_and_none_invented(images, dim, seed, low, high, half,
     assert mined.certificate.found == mined.certificate.kept == len(mined.pairs)
 
 
-needs_kernels = pytest.mark.skipif(native.installed() is None, reason="eyechart-kernels is not installed")
+needs_kernels = pytest.mark.skipif(compiled.installed() is None, reason="eyechart-kernels is not installed")
 
 
 @needs_kernels
@@ -120,7 +120,7 @@ def test_every_near_pair_counts_in_one_cell():
     """Against the rule itself, for all pairs of a few hundred rows."""
     rows = noise(300, 8, 3).astype(np.float32)
     made = cells.make_cells(rows)
-    assert made.count == round(2 * 300**0.5)
+    assert made.count == round(cells.CENTRES * 300**0.5)
     assert (rows[made.order] == made.rows.numpy()).all()
     distances = np.linalg.norm(rows[:, None].astype(float) - rows[None], axis=2)
     nearest = np.linalg.norm(rows[:, None] - made.centres.numpy()[None], axis=2).argmin(1)
@@ -130,12 +130,12 @@ def test_every_near_pair_counts_in_one_cell():
     coming = [
         visiting
         for start in range(0, made.count, 7)
-        for visiting in cells.visitors(made, slice(start, min(start + 7, made.count)), reach / 2, 1e-5)
+        for visiting in cells.visitors(made, slice(start, min(start + 7, made.count)), reach / 2)
     ]
     for cell, visiting in enumerate(coming):
         home = np.arange(*made.of(cell).indices(300)[:2])
         x, y = (places.ravel() for places in np.meshgrid(visiting, home, indexing="ij"))
-        counted = cells.found_here(made, x, y, reach / 2)
+        counted = cells.found_here(made, x, cell, y, reach / 2)
         seen += zip(x[counted].tolist(), y[counted].tolist(), strict=True)
     pairs = {tuple(sorted((int(made.order[x]), int(made.order[y])))) for x, y in seen}
     assert len(pairs) == len(seen)  # none twice
@@ -163,7 +163,7 @@ def test_codes_lie_within_their_bound():
 def test_an_engine_that_cannot_be_had_says_why(monkeypatch):
     rows = clumps(40, 40, 0)
     monkeypatch.setattr(sketch, "WIDTHS", (32,))
-    monkeypatch.setattr(native, "installed", lambda: None)
+    monkeypatch.setattr(compiled, "installed", lambda: None)
     with pytest.raises(UserError, match="native engine cannot be used: eyechart-kernels is not installed"):
         mine_pairs(rows, rows, engine="native")
     with pytest.raises(UserError, match="it reads float32 rows that lie one after another, not float16"):
@@ -220,6 +220,28 @@ def test_one_giant_clump_under_limits_counts_all_that_was_found(spread):
     assert limited.certificate.found == every.certificate.found > 5000
     assert len(limited.pairs) == limited.certificate.kept == 50
     assert np.bincount(np.r_[limited.pairs.i, limited.pairs.j]).max() <= 3
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_double_dots_are_the_same_bits_whoever_sums_them(dim, seed):
+    """By the order that is laid down, by numpy and, where they are installed, by the kernels."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(6, dim)).astype(np.float32)
+    first, second = rng.integers(0, 6, (2, 9))
+
+    def by_hand(numbers):
+        lanes = [0.0] * 8
+        for place, number in enumerate(numbers):
+            lanes[place % 8] += number
+        fours = [lanes[k] + lanes[k + 4] for k in range(4)]
+        return (fours[0] + fours[2]) + (fours[1] + fours[3])
+
+    wide = rows.astype(np.float64)
+    expected = [by_hand((wide[i] * wide[j]).tolist()) for i, j in zip(first, second, strict=True)]
+    assert exact.double_dots(rows, first, second).tolist() == expected
+    assert exact.double_dots(rows[::-1], 5 - first, 5 - second).tolist() == expected  # which kernels cannot read
+    assert exact.lane_sums(wide[first] * wide[second]).tolist() == expected
 
 
 def test_the_sketches_bound_every_cosine_from_above():

@@ -19,7 +19,7 @@ from broken_images import encoded, scene
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.runs import RunFolder
-from eyechart.find import block_join, blocks, embed, mine_pairs, native, ray_embed
+from eyechart.find import block_join, blocks, compiled, embed, mine_pairs, native, ray_embed
 from eyechart.find.block_join import Job, solve
 from eyechart.find.config import MineConfig
 from eyechart.find.ray_cluster import until_there
@@ -86,7 +86,7 @@ def jobs(tmp_path):
 @pytest.mark.parametrize("low", [0.9, 0.5, -0.2])
 def test_a_tile_holds_the_pairs_of_its_two_blocks(jobs, monkeypatch, kernels, low):
     if not kernels:
-        monkeypatch.setattr(native, "installed", lambda: None)
+        monkeypatch.setattr(compiled, "installed", lambda: None)
     job, sketches, tables = jobs(min_semantic=low)
     wanted = mine_pairs(*tables, **RULE | {"min_semantic": low})
     found = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eyechart_kernels import _native
 
-__all__ = ["available_isas", "between", "isa", "scan"]
+__all__ = ["available_isas", "between", "dots", "isa", "scan"]
 
 _MAX_ROWS = 2**31 - 1
 _BOUNDS = np.iinfo(np.int64)
@@ -69,27 +69,15 @@ def scan(
     Raises:
         ValueError: an array of another type, shape or layout; a range outside the rows; an unknown `isa`.
     """
-    _check(codes, bound, semantic, min_single, reference, max_single, ids)
     until = len(codes) if until is None else until
     if not 0 <= start <= stop <= until <= len(codes):
         raise ValueError(
             f"start is {start}, stop is {stop} and until is {until}, expected"
             f" 0 <= start <= stop <= until <= {len(codes)} rows"
         )
-    return _native.scan(
-        _chosen(isa),
-        codes,
-        operator.index(bound),
-        semantic,
-        float(min_single),
-        reference,
-        float(max_single),
-        ids,
-        operator.index(start),
-        operator.index(stop),
-        None,
-        operator.index(start) + 1,
-        operator.index(until),
+    whole = (operator.index(start) + 1, operator.index(until))
+    return _scan(
+        codes, bound, semantic, min_single, reference, max_single, ids, isa, (start, stop), None, whole
     )
 
 
@@ -122,12 +110,33 @@ def between(
     Raises:
         ValueError: as `scan`, or a row in `right` that there is not.
     """
-    _check(codes, bound, semantic, min_single, reference, max_single, ids)
     _check_places("right", right, len(codes))
     if not 0 <= start <= stop <= len(codes):
         raise ValueError(
             f"start is {start} and stop is {stop}, expected 0 <= start <= stop <= {len(codes)} rows"
         )
+    every = (0, len(right))
+    return _scan(
+        codes, bound, semantic, min_single, reference, max_single, ids, isa, (start, stop), right, every
+    )
+
+
+def _scan(
+    codes: NDArray[np.int8],
+    bound: int,
+    semantic: NDArray[np.float32],
+    min_single: float,
+    reference: NDArray[np.float32] | None,
+    max_single: float,
+    ids: NDArray[np.int32] | None,
+    isa: str | None,
+    left: tuple[int, int],
+    right: NDArray[np.int32] | None,
+    places: tuple[int, int],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]:
+    """The rows `left` against the `right` ones at these places, or against the rows there, of which the later ones."""
+    _check(codes, bound, semantic, min_single, reference, max_single, ids)
+    start, stop = map(operator.index, left)
     return _native.scan(
         _chosen(isa),
         codes,
@@ -137,12 +146,33 @@ def between(
         reference,
         float(max_single),
         ids,
-        operator.index(start),
-        operator.index(stop),
+        start,
+        stop,
         right,
-        0,
-        len(right),
+        *places,
     )
+
+
+def dots(rows: NDArray[np.float32], i: NDArray[np.int32], j: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The dot products of listed pairs of rows, in float64; the same bits on every processor.
+
+    Eight sums, each of every eighth product (which is exact), one after another; then the first four and the last four
+    are added, and halves again. Runs in the calling thread, without the interpreter's lock.
+
+    Args:
+        rows: (row, dim) may be read-only and memory-mapped.
+        i: (pair) a row of each pair.
+        j: (pair) the other.
+
+    Raises:
+        ValueError: an array of another type, shape or layout; rows that there are not.
+    """
+    _check_table("rows", rows, np.float32)
+    for name, places in (("i", i), ("j", j)):
+        _check_places(name, places, len(rows))
+    if len(i) != len(j):
+        raise ValueError(f"i has {len(i)} entries and j {len(j)}, expected as many")
+    return _native.dots(rows, i, j)
 
 
 def _check(

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "dots.h"
 #include "scan.h"
 
 namespace nb = nanobind;
@@ -21,7 +22,6 @@ namespace {
 using Codes = nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Singles = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Places = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Numbers = nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>;
 
 std::vector<std::string> names() {
     std::vector<std::string> found;
@@ -37,10 +37,11 @@ Path path_named(const std::string& name) {
 
 Rows rows_of(const Singles& rows) { return {rows.data(), static_cast<int64_t>(rows.shape(1))}; }
 
-Numbers handed_over(std::vector<int32_t>&& numbers) {
-    auto* kept = new std::vector<int32_t>(std::move(numbers));
-    nb::capsule owner(kept, [](void* held) noexcept { delete static_cast<std::vector<int32_t>*>(held); });
-    return Numbers(kept->data(), {kept->size()}, owner);
+template <class Number>
+nb::ndarray<nb::numpy, Number, nb::ndim<1>> handed_over(std::vector<Number>&& numbers) {
+    auto* kept = new std::vector<Number>(std::move(numbers));
+    nb::capsule owner(kept, [](void* held) noexcept { delete static_cast<std::vector<Number>*>(held); });
+    return {kept->data(), {kept->size()}, owner};
 }
 
 nb::tuple scan(
@@ -85,6 +86,15 @@ nb::tuple scan(
         handed_over(std::move(found.i)), handed_over(std::move(found.j)), found.bounded, found.near);
 }
 
+nb::object dots(const Singles& rows, const Places& i, const Places& j) {
+    std::vector<double> found(i.shape(0));
+    {
+        nb::gil_scoped_release others_may_run;
+        double_dots(rows_of(rows), i.data(), j.data(), static_cast<int64_t>(found.size()), found.data());
+    }
+    return nb::cast(handed_over(std::move(found)));
+}
+
 }  // namespace
 }  // namespace eyechart
 
@@ -109,4 +119,5 @@ NB_MODULE(_native, module) {
         "right"_a.noconvert().none(),
         "first"_a,
         "end"_a);
+    module.def("dots", &eyechart::dots, "rows"_a.noconvert(), "i"_a.noconvert(), "j"_a.noconvert());
 }

@@ -1,18 +1,8 @@
 #include "survivors.h"
 
+#include "fetch.h"
+
 namespace eyechart {
-namespace {
-
-constexpr int AHEAD = 4;       // pairs whose rows are asked for before their turn
-constexpr int64_t LINE = 16;   // floats to a cache line
-constexpr int64_t LINES = 16;  // of a row; the processor then sees by itself how it goes on
-
-void fetch(const float* row, int64_t dim) {
-    const int64_t end = dim < LINES * LINE ? dim : LINES * LINE;
-    for (int64_t k = 0; k < end; k += LINE) __builtin_prefetch(row + k);
-}
-
-}  // namespace
 
 Survivors::Survivors(const Job& job, Dot dot, Found& found)
     : job_(job), dot_(dot), found_(found), pairs_(new Pair[ROOM]) {}

@@ -21,7 +21,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from eyechart.core import files
-from eyechart.find import native, tiles
+from eyechart.find import compiled, native, tiles
 from eyechart.find.blocks import Sketch, open_rows
 from eyechart.find.engine import Candidates, pairs_between
 from eyechart.find.exact import Rows, threshold
@@ -159,7 +159,7 @@ class Blocks:
         self.columns = self._codes.shape[1]
         self._semantic = semantic
         self._single = job.min_semantic - threshold(semantic, job.min_semantic, above=True).error
-        self._kernels: Any = native.installed() if semantic.dtype == np.float32 else None
+        self._kernels: Any = compiled.installed() if semantic.dtype == np.float32 else None
         if self._kernels is None:
             self._left, self._right = _products(self._codes)
 

@@ -88,10 +88,8 @@ def scale_of(rows: Rows) -> Scale:
     """Axes and a step for all blocks, from a sample of the rows."""
     columns = min(COLUMNS, rows.shape[1] + 1)
     if not len(rows):
-        axes = np.eye(rows.shape[1], columns - 1)
-        return Scale(
-            axes=sketch.Axes(mean=np.zeros(rows.shape[1]), axes=axes, rests=np.zeros(columns)), step=1.0
-        )
+        mean, some_axes = np.zeros(rows.shape[1]), np.eye(rows.shape[1], columns - 1)
+        return Scale(axes=sketch.Axes(mean=mean, axes=some_axes, rests=np.zeros(columns)), step=1.0)
     found = sketch.principal_axes(rows)
     axes = sketch.Axes(
         mean=found.mean,

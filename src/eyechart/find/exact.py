@@ -6,16 +6,17 @@ way of multiplying (tiles, gathers, a kernel of its own) comes to the same pairs
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from eyechart.core.errors import UserError
+from eyechart.find import compiled
 
 Result = TypeVar("Result")
 
@@ -24,6 +25,9 @@ Rows = Float[ndarray, "_ _"]
 
 SINGLE, DOUBLE = 2.0**-24, 2.0**-53
 """Half the distance of 1 from the next number up: what one operation in float32 or float64 may be wrong by, as a share."""
+
+LANES = 8
+"""Partial sums of a float64 dot product."""
 
 STEP = 256
 """Pairs whose rows are gathered at a time: so few that they stay in a core's own cache."""
@@ -52,15 +56,17 @@ class Threshold:
 
     def passed(self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]) -> Bool[ndarray, " pair"]:
         """Which of the listed pairs lie beyond, exactly."""
-        return self.decided(first, second, single_dots(self.rows, first, second))
+        dots = double_dots if _compiled_for(self.rows) is not None else single_dots
+        return self.decided(first, second, dots(self.rows, first, second))
 
     def decided(
-        self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], single: Float[ndarray, " pair"]
+        self, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], dots: Float[ndarray, " pair"]
     ) -> Bool[ndarray, " pair"]:
-        """The same, where float32 dot products are known already."""
+        """The same, where dot products are known already, in float32 or float64."""
         sign = 1 if self.above else -1
-        beyond: Bool[ndarray, " pair"] = sign * (single - self.value) > 0
-        unsure = np.flatnonzero(np.abs(single - self.value) <= self.error)
+        beyond: Bool[ndarray, " pair"] = sign * (dots - self.value) > 0
+        error = self.error if dots.dtype == np.float32 else _double_error(self.rows, self.value)
+        unsure = np.flatnonzero(np.abs(dots - self.value) <= error)
         if len(unsure):
             sides = _sides(self.rows, first[unsure], second[unsure], self.value)
             beyond[unsure] = sign * sides > 0
@@ -78,25 +84,55 @@ def single_dots(
     rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]
 ) -> Float[ndarray, " pair"]:
     """The dot products of listed pairs of rows, summed in float32."""
-    return _dots(rows, first, second, np.float32)
+    found = np.empty(len(first), np.float32)
+    for some, left, right in _gathered(rows, first, second, np.float32):
+        np.einsum("pd,pd->p", left, right, out=found[some])
+    return found
 
 
 def double_dots(
     rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"]
 ) -> Float[ndarray, " pair"]:
-    """The dot products of listed pairs of rows, summed in float64; the same whatever pairs they come with."""
-    return _dots(rows, first, second, np.float64)
+    """The dot products of listed pairs of rows, summed in float64 in the order of `lane_sums`: everywhere the same bits."""
+    kernels = _compiled_for(rows)
+    if kernels is not None:
+        dots: Float[ndarray, " pair"] = kernels.dots(rows, first.astype(np.int32), second.astype(np.int32))
+        return dots
+    found = np.empty(len(first))
+    for some, left, right in _gathered(rows, first, second, np.float64):
+        found[some] = lane_sums(left * right)
+    return found
 
 
-def _dots(
+def _compiled_for(rows: Rows) -> Any:
+    """The package eyechart-kernels, where it is installed and can read these rows; else None."""
+    readable = rows.dtype == np.float32 and rows.flags.c_contiguous and rows.flags.aligned
+    return compiled.installed() if readable else None
+
+
+def lane_sums(numbers: Float[ndarray, "row column"]) -> Float[ndarray, " row"]:
+    """Sums of rows of float64 in an order that is laid down: every eighth column one after another, then halves of these.
+
+    So the last bit depends neither on the machine nor on what else is summed with a row.
+    """
+    full = numbers.shape[1] // LANES * LANES
+    lanes = np.zeros((len(numbers), LANES))
+    for column in range(0, full, LANES):
+        lanes += numbers[:, column : column + LANES]
+    lanes[:, : numbers.shape[1] - full] += numbers[:, full:]
+    fours = lanes[:, :4] + lanes[:, 4:]
+    twos = fours[:, :2] + fours[:, 2:]
+    sums: Float[ndarray, " row"] = twos[:, 0] + twos[:, 1]
+    return sums
+
+
+def _gathered(
     rows: Rows, first: Int[ndarray, " pair"], second: Int[ndarray, " pair"], dtype: type[np.floating]
-) -> Float[ndarray, " pair"]:
-    found = np.empty(len(first), dtype)
+) -> Iterator[tuple[slice, Rows, Rows]]:
     for start in range(0, len(first), STEP):
         some = slice(start, start + STEP)
         left, right = (rows[place[some]].astype(dtype, copy=False) for place in (first, second))
-        np.einsum("pd,pd->p", left, right, out=found[some])
-    return found
+        yield some, left, right
 
 
 def _sides(
@@ -104,14 +140,18 @@ def _sides(
 ) -> Float[ndarray, " pair"]:
     """A number with the sign of each dot product minus the value: exact."""
     sides = double_dots(rows, first, second) - value
-    longest = 1 + LENGTH_TOLERANCE
-    error = 1.01 * (rows.shape[1] + 2) * DOUBLE * (longest**2 + abs(value))
-    for place in np.flatnonzero(np.abs(sides) <= error):
+    for place in np.flatnonzero(np.abs(sides) <= _double_error(rows, value)):
         left, right = (rows[one[place]].astype(np.float64) for one in (first, second))
         sides[place] = math.fsum(
             [*(left * right).tolist(), -value]
         )  # products of two float32 are exact in float64
     return sides
+
+
+def _double_error(rows: Rows, value: float) -> float:
+    """How far the difference of a float64 dot product and a value may be from the truth."""
+    longest = 1 + LENGTH_TOLERANCE
+    return float(1.01 * (rows.shape[1] + 2) * DOUBLE * (longest**2 + abs(value)))
 
 
 def check_rows(rows: Rows, name: str, ids: Sequence[str] | None = None) -> None:

@@ -5,20 +5,18 @@ error of any. A pair with a cosine above t has |x - y|² < |x|² + |y|² - 2t, s
 (sqrt(2 n - 2 t) + 2 e) / s, with n the largest |x|². Codes are compared in whole numbers, without any rounding.
 """
 
-import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Int8
 from numpy import ndarray
 
-from eyechart.find import sketch
+from eyechart.find import compiled, sketch
 from eyechart.find.cells import GROUP, found_here, make_cells, visitors
 from eyechart.find.engine import Candidates, pairs_between
-from eyechart.find.exact import SINGLE, Rows, each_part, threshold
+from eyechart.find.exact import Rows, each_part, threshold
 
 ROWS = 512
 """Rows to a task."""
@@ -48,15 +46,11 @@ def missing(rows: Rows, device: str) -> str | None:
         return f"it reads float32 rows that lie one after another, not {rows.dtype}"
     if len(rows) < sketch.TRIED or rows.shape[1] <= min(sketch.WIDTHS):
         return f"{len(rows)} rows of {rows.shape[1]} are too few for codes to be worth it"
-    return None if installed() is not None else "eyechart-kernels is not installed (pip install ./kernels)"
-
-
-def installed() -> Any:
-    """The package eyechart-kernels; None where there is none that works."""
-    try:
-        return importlib.import_module("eyechart_kernels")
-    except ImportError:  # not there, or built for another machine
-        return None
+    return (
+        None
+        if compiled.installed() is not None
+        else "eyechart-kernels is not installed (pip install ./kernels)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +91,7 @@ class Native:
     """Compares codes of all pairs; pairs whose float32 dot product is surely below the threshold are left out, too."""
 
     def __init__(self, rows: Rows, min_semantic: float, *, threads: int = 1) -> None:
-        kernels = installed()
+        kernels = compiled.installed()
         found = codes_of(rows, min_semantic, threads=threads)
         self.name = f"native {kernels.isa()}"
         self.columns, self.slack = found.numbers.shape[1], found.slack
@@ -122,18 +116,16 @@ class NativeCells:
     """The same, in cells: a row is compared with its own cell and with those that it has to visit."""
 
     def __init__(self, rows: Rows, min_semantic: float, *, threads: int = 1) -> None:
-        kernels = installed()
+        kernels = compiled.installed()
         found = codes_of(rows, min_semantic, threads=threads)
         self.columns, self.slack = found.numbers.shape[1], found.slack
-        self._cells = make_cells(found.numbers)
+        self._cells = make_cells(found.numbers, threads=threads)
         self.name = f"native {kernels.isa()}, {self._cells.count} cells"
         self._kernels, self._rows, self._bound = kernels, rows, found.bound
         self._codes = found.codes[self._cells.order]
         self._ids = self._cells.order.astype(np.int32)
         self._half = found.reach / 2
         self._single = min_semantic - threshold(rows, min_semantic, above=True).error
-        largest = float(np.square(found.numbers).sum(1).max(initial=0.0))
-        self._error = 8 * (self.columns + 4) * SINGLE * largest
 
     def tasks(self) -> Iterator[slice]:
         """Some cells that are visited."""
@@ -142,11 +134,11 @@ class NativeCells:
 
     def candidates(self, task: slice) -> Iterator[Candidates]:
         """The pairs of rows of these cells with each other and with their visitors that cannot be ruled out."""
-        coming = visitors(self._cells, task, self._half, self._error)
+        coming = visitors(self._cells, task, self._half)
         for cell, visiting in enumerate(coming, start=task.start):
             home = self._cells.of(cell)
             yield self._at_home(home)
-            yield self._met(home, visiting)
+            yield self._met(cell, home, visiting)
 
     def _at_home(self, home: slice) -> Candidates:
         first, second, bounded, _ = self._kernels.scan(
@@ -164,7 +156,7 @@ class NativeCells:
         compared = pairs_between(home, home)
         return self._named(first, second, bounded, compared)
 
-    def _met(self, home: slice, visiting: Int[ndarray, " visitor"]) -> Candidates:
+    def _met(self, cell: int, home: slice, visiting: Int[ndarray, " visitor"]) -> Candidates:
         first, second, bounded, _ = self._kernels.between(
             self._codes,
             self._bound,
@@ -177,7 +169,7 @@ class NativeCells:
             visiting,
             ids=self._ids,
         )
-        counted = found_here(self._cells, second, first, self._half)
+        counted = found_here(self._cells, second, cell, first, self._half)
         compared = len(visiting) * (home.stop - home.start)
         return self._named(first[counted], second[counted], bounded, compared)
 

@@ -1,0 +1,14 @@
+"""The package eyechart-kernels, where it is installed: everything works without it, more slowly."""
+
+import importlib
+from functools import cache
+from typing import Any
+
+
+@cache
+def installed() -> Any:
+    """The package; None where there is none that works."""
+    try:
+        return importlib.import_module("eyechart_kernels")
+    except ImportError:  # not there, or built for another machine
+        return None
