@@ -4,8 +4,9 @@
 // code + 128, which adds 128 times the sum of the y row, and is taken away with its length. Sixty-four x rows meet four y
 // rows at once, which are read as they lie: sixteen sums of sixteen pairs, which stay in registers.
 //
-// A pair is within the bound if |x|^2 <= 2 x.y + rest, with rest = bound - |y|^2. To leave the doubling out of the hot
-// loop, it compares halves, |x|^2 rounded down and rest rounded up; what that lets through is compared exactly.
+// A pair is within the bound if |x|^2 <= 2 x.y + rest, with rest = bound - |y|^2. To leave the doubling out, the hot loop
+// compares halves of |x|^2 and rest, both rounded down: that lets through a few pairs more and none less (an odd rest can
+// spare the half, as 2 x.y is even), and they are compared exactly.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
@@ -33,19 +34,12 @@ constexpr int STEPS = STAGE / 4;
 struct alignas(64) Left {
     uint8_t codes[STEPS][BLOCK][4];  // plus 128
     int32_t lengths[BLOCK];          // squared, of this stage and those before it
-    int32_t halves[BLOCK];           // of these
-};
-
-// Of a stage of a y row and those before it.
-struct Rest {
-    int32_t whole;
-    int32_t half;  // rounded up
 };
 
 // A chunk of y rows.
 struct Right {
     const int8_t* codes[CHUNK];
-    std::vector<Rest> rests;  // of each stage, a row after another
+    std::vector<int32_t> rest;  // of each stage and those before it, a row after another
 };
 
 // How many stages are compared before the first look. Where that look rules out little, one more is cheaper.
@@ -110,7 +104,6 @@ AVX512 void pack_row(const Job& job, int64_t x, int row, Left* block) {
         const int8_t* codes = job.code(x) + stage * STAGE;
         length += squared_length(codes);
         block[stage].lengths[row] = length;
-        block[stage].halves[row] = length >> 1;
         for (int k = 0; k < STAGE; ++k) block[stage].codes[k / 4][row][k % 4] = static_cast<uint8_t>(codes[k] + 128);
     }
 }
@@ -125,8 +118,7 @@ std::vector<Left> pack_left(const Job& job) {
         if (job.start + place < job.stop) {
             pack_row(job, job.start + place, row, block);
         } else {
-            for (int64_t stage = 0; stage < stages; ++stage)
-                block[stage].lengths[row] = block[stage].halves[row] = BEYOND;
+            for (int64_t stage = 0; stage < stages; ++stage) block[stage].lengths[row] = BEYOND;
         }
     }
     return left;
@@ -137,22 +129,22 @@ void ask_for(const Job& job, int64_t place) {
     for (int64_t k = 0; k < job.columns; k += LINE) __builtin_prefetch(job.code(job.y(place)) + k);
 }
 
-Rest with_half(int32_t rest) { return {rest, (rest >> 1) + (rest & 1)}; }
-
 AVX512 void pack_right(const Job& job, int64_t first, int rows, Right& right) {
-    Rest* rest = right.rests.data();
+    int32_t* rest = right.rest.data();
     for (int row = 0; row < rows; ++row) {
         ask_for(job, first + row + AHEAD);
         right.codes[row] = job.code(job.y(first + row));
         int32_t left = job.bound;
         for (int64_t stage = 0; stage < job.stages(); ++stage)
-            *rest++ = with_half(left -= taken(right.codes[row] + stage * STAGE));
+            *rest++ = left -= taken(right.codes[row] + stage * STAGE);
     }
 }
 
-AVX512_INLINE Sums start(const Rest& rest) {
-    const __m512i half = _mm512_set1_epi32(rest.half);
-    return {half, half, half, half};
+AVX512_INLINE __m512i half(__m512i numbers) { return _mm512_srai_epi32(numbers, 1); }
+
+AVX512_INLINE Sums start(int32_t rest) {
+    const __m512i sum = half(_mm512_set1_epi32(rest));
+    return {sum, sum, sum, sum};
 }
 
 // Four columns of a block.
@@ -180,10 +172,10 @@ AVX512_INLINE void add_stage(const Left& left, const int8_t* const* codes, int64
 }
 
 AVX512_INLINE uint64_t maybe_within(const Left& left, const Sums& sums) {
-    const uint64_t found0 = _mm512_cmpge_epi32_mask(sums.quarter0, load(left.halves));
-    const uint64_t found1 = _mm512_cmpge_epi32_mask(sums.quarter1, load(left.halves + LANES));
-    const uint64_t found2 = _mm512_cmpge_epi32_mask(sums.quarter2, load(left.halves + 2 * LANES));
-    const uint64_t found3 = _mm512_cmpge_epi32_mask(sums.quarter3, load(left.halves + 3 * LANES));
+    const uint64_t found0 = _mm512_cmpge_epi32_mask(sums.quarter0, half(load(left.lengths)));
+    const uint64_t found1 = _mm512_cmpge_epi32_mask(sums.quarter1, half(load(left.lengths + LANES)));
+    const uint64_t found2 = _mm512_cmpge_epi32_mask(sums.quarter2, half(load(left.lengths + 2 * LANES)));
+    const uint64_t found3 = _mm512_cmpge_epi32_mask(sums.quarter3, half(load(left.lengths + 3 * LANES)));
     return found0 | found1 << LANES | found2 << 2 * LANES | found3 << 3 * LANES;
 }
 
@@ -210,16 +202,16 @@ AVX512_INLINE uint32_t within(__m512i sums, int32_t rest, const int32_t* lengths
 // Sixteen x rows with a y row, from sums of the first stages on: exactly, and through the other ones.
 AVX512 void finish(const Meeting& now, int from, int row, __m512i sums) {
     const Job& job = now.job;
-    const Rest* rest = &now.right.rests[row * job.stages()];
+    const int32_t* rest = &now.right.rest[row * job.stages()];
     const int8_t* codes = now.right.codes[row];
     int64_t stage = now.depth.stages - 1;
-    sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(rest[stage].half));
-    uint32_t found = within(sums, rest[stage].whole, now.left[stage].lengths + from);
+    sums = _mm512_sub_epi32(sums, start(rest[stage]).quarter0);
+    uint32_t found = within(sums, rest[stage], now.left[stage].lengths + from);
     while (found && ++stage < job.stages()) {
         for (int step = 0; step < STEPS; ++step)
             sums = _mm512_dpbusd_epi32(
                 sums, load(now.left[stage].codes[step] + from), four_columns(codes + stage * STAGE + 4 * step));
-        found = within(sums, rest[stage].whole, now.left[stage].lengths + from);
+        found = within(sums, rest[stage], now.left[stage].lengths + from);
     }
     for (; found; found &= found - 1) {
         const int64_t x = now.x + from + __builtin_ctz(found);
@@ -244,7 +236,7 @@ AVX512 __attribute__((noinline)) void finish_group(const Meeting& now, int row, 
 
 AVX512_INLINE void meet_group(const Meeting& now, int row, int64_t stages) {
     const int8_t* const* codes = now.right.codes + row;
-    const Rest* rest = &now.right.rests[row * now.job.stages() + stages - 1];
+    const int32_t* rest = &now.right.rest[row * now.job.stages() + stages - 1];
     const int64_t next = now.job.stages();
     Group sums = {start(rest[0]), start(rest[next]), start(rest[2 * next]), start(rest[3 * next])};
     for (int64_t stage = 0; stage < stages; ++stage) add_stage(now.left[stage], codes, stage * STAGE, sums);
@@ -256,7 +248,7 @@ AVX512_INLINE void meet_group(const Meeting& now, int row, int64_t stages) {
 
 AVX512 void meet_row(const Meeting& now, int row) {
     const int64_t stages = now.depth.stages;
-    Sums sums = start(now.right.rests[row * now.job.stages() + stages - 1]);
+    Sums sums = start(now.right.rest[row * now.job.stages() + stages - 1]);
     for (int64_t stage = 0; stage < stages; ++stage)
         for (int step = 0; step < STEPS; ++step) {
             const int8_t* codes = now.right.codes[row] + stage * STAGE + 4 * step;
@@ -292,7 +284,7 @@ AVX512 float dot(const float* a, const float* b, int64_t dim) {
 void scan_avx512(const Job& job, Found& found) {
     const std::vector<Left> left = pack_left(job);
     Right right;
-    right.rests.resize(CHUNK * job.stages());
+    right.rest.resize(CHUNK * job.stages());
     Depth depth;
     Survivors survivors(job, dot, found);
     for (int64_t first = job.first; first < job.end; first += CHUNK) {
