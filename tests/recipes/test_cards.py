@@ -149,6 +149,17 @@ def test_what_was_computed_is_not_computed_again(zoo, cards, monkeypatch):
     recompute(zoo, models=["lm"])
 
 
+def test_the_gate_takes_the_cards_of_models_that_are_not_measured_again(zoo, cards):
+    whole = json.loads((zoo / "gate.json").read_text())
+    recompute(zoo, models=["llava-biased"])
+    assert json.loads((zoo / "gate.json").read_text()) == whole
+    write_json(zoo / "two-view" / "card.json", cards["two-view"] | {"sha256": "of other weights"})
+    recompute(zoo, models=["llava-biased"])
+    assert json.loads((zoo / "gate.json").read_text())["reference"] is None
+    write_json(zoo / "two-view" / "card.json", cards["two-view"])
+    write_json(zoo / "gate.json", whole)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no model of the zoo; there are: none"):
         recompute_cards(zoo=tmp_path)

@@ -6,6 +6,7 @@ The reference encoder and the lens's layer are chosen on selection scenes, every
 computed is kept beside a hash of the weights and the scenes it was computed from, and is not computed again.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,8 @@ def recompute_cards(
         zoo: holds the models' folders; `gate.json` and `gate.md` are written there too.
         world: the scenes are rendered there once.
         work: results are kept there.
-        models: only these, of `MODELS`; those that were not measured leave the gate without a verdict.
+        models: only these, of `MODELS`. Of the others the gate takes the cards that lie there, where they are of these
+            weights and scenes; what has none leaves it without a verdict.
         sizes: how much is measured.
         workers: processes that render.
         report: told what is done.
@@ -76,7 +78,6 @@ def recompute_cards(
     tell: Report = report or (lambda stage, done, total: None)
     bench = make_bench(world, work, sizes or Sizes(), workers=workers, report=tell)
     cards = _encoder_cards(zoo, [name for name in chosen if name in (*CLIPS, *VISION)], bench)
-    reference = choose_reference({name: cards[name]["siblings"] for name in VISION if name in cards})
     for name in chosen:
         if name == LANGUAGE:
             cards[name] = _language_card(zoo / name, bench)
@@ -86,11 +87,26 @@ def recompute_cards(
         shown = _without_scenes(card)
         write_json(zoo / name / "card.json", shown, indent=None)
         write_bytes(zoo / name / "README.md", model_card(shown).encode())
+    cards = _standing(zoo, [name for name in _chosen(zoo, None) if name not in chosen], bench) | cards
+    reference = choose_reference({name: cards[name]["siblings"] for name in VISION if name in cards})
     found = gate(cards, reference["name"] if reference else None)
     found |= {"pooling": reference["pooling"] if reference else None}
     write_json(zoo / "gate.json", found)
     write_bytes(zoo / "gate.md", gate_page(found).encode())
     return zoo / "gate.json"
+
+
+def _standing(zoo: Path, names: Sequence[str], bench: Bench) -> dict[str, dict[str, Any]]:
+    """The cards of models that were measured before: of the same weights, and of the same test scenes if of any."""
+    found = {}
+    for name in names:
+        path = zoo / name / "card.json"
+        card = json.loads(path.read_text()) if path.is_file() else {}
+        weights = weights_of(zoo / name)["model.safetensors"]
+        test = card.get("scenes", {}).get("test", bench.test.sha256)
+        if (card.get("schema"), card.get("sha256"), test) == (SCHEMA, weights, bench.test.sha256):
+            found[name] = card
+    return found
 
 
 def choose_reference(siblings: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
