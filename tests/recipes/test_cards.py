@@ -149,6 +149,7 @@ def test_what_was_computed_is_not_computed_again(zoo, cards, monkeypatch):
     recompute(zoo, models=["lm"])
 
 
+@pytest.mark.slow
 def test_the_gate_takes_the_cards_of_models_that_are_not_measured_again(zoo, cards):
     whole = json.loads((zoo / "gate.json").read_text())
     recompute(zoo, models=["llava-biased"])
