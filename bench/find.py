@@ -11,13 +11,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from made import Rows, made
 
 from eyechart.find import mine_pairs
+from eyechart.find.exact import pool_of
 from eyechart.find.native import missing
 from eyechart.find.tiles import one_thread_each
 
@@ -35,7 +35,7 @@ def limit(rows: Rows, threads: int) -> float:
     """The least that one triangle of the product of all rows can take, by its speed on a part of them."""
     side = min(4096, len(rows))
     some = torch.from_numpy(rows[:side])
-    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(), pool_of(threads) as pool:
         took, _ = seconds(lambda: list(pool.map(lambda _: some @ some.T, range(2 * threads))))
     return took / (2 * threads * side * side) * len(rows) ** 2 / 2
 
@@ -55,7 +55,7 @@ def tiled(semantic: Rows, reference: Rows, threads: int) -> set[tuple[int, int]]
             found += list(zip(i[far].tolist(), j[far].tolist(), strict=True))
         return found
 
-    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(), pool_of(threads) as pool:
         return {pair for part in pool.map(block, range(0, len(first), step)) for pair in part}
 
 

@@ -54,6 +54,11 @@ class TestAtomicWrites:
         assert path.read_bytes() == b"old"
         assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
+    def test_an_error_without_a_number_keeps_its_words(self, tmp_path):
+        with pytest.raises(OSError, match=r"^the table is odd$"), files._replacing(tmp_path / "file"):
+            raise OSError("the table is odd")
+        assert not list(tmp_path.iterdir())
+
     def test_what_is_written_is_on_the_disk_before_it_has_its_name(self, tmp_path, monkeypatch):
         steps = []
         sync, replace = os.fsync, files.Path.replace

@@ -1,6 +1,7 @@
 """The exact join against a brute force that rounds nothing: random rows, clumps, thresholds exactly on a pair, odd input."""
 
 import math
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -151,6 +152,76 @@ def test_every_near_pair_counts_in_one_cell():
     assert sum(map(len, coming)) < 0.9 * 300 * made.count  # and not everyone visits everyone
 
 
+@pytest.mark.parametrize("kind", ["on planes", "alike", "in one point", "around one point", "tiny"])
+@pytest.mark.parametrize("centres", [0.1, 0.8, 3.0])
+def test_odd_rows_count_in_one_cell_too(kind, centres, monkeypatch):
+    """One cell, empty ones, those of the same centre, rows of the wrong home; portions that end anywhere."""
+    monkeypatch.setattr(cells, "CENTRES", centres)
+    monkeypatch.setattr(cells, "STEP", 7)
+    monkeypatch.setattr(cells, "FEW", 5)
+    random = np.random.default_rng(3)
+    rows = {
+        "on planes": np.round(random.normal(size=(60, 2)) * 2) / 2,
+        "alike": random.normal(size=(15, 8))[random.integers(0, 15, 60)],
+        "in one point": np.zeros((60, 3)),
+        "around one point": random.normal(size=(60, 3)) * 1e-3 + [1, 0, 0],
+        "tiny": random.normal(size=(60, 3)) * 1e-24,
+    }[kind].astype(np.float32)
+    sound = cells.make_cells(rows)
+    some = torch.from_numpy(random.integers(0, sound.count, 60))
+    order = torch.argsort(some, stable=True)
+    strange = cells._sorted(torch.from_numpy(rows)[order], sound.centres, some[order], order.numpy(), 1)
+    for made in (sound, strange):
+        wide = made.rows.numpy().astype(float)
+        apart = np.linalg.norm(wide[:, None] - wide[None], axis=2)
+        for reach in np.quantile(apart, [0.05, 0.3]).tolist():
+            counts = np.zeros((60, 60), int)
+            for cell, visiting in enumerate(cells.visitors(made, slice(0, made.count), reach / 2)):
+                home = np.arange(*made.of(cell).indices(60)[:2])
+                x, y = (places.ravel() for places in np.meshgrid(visiting, home, indexing="ij"))
+                counted = cells.found_here(made, x, cell, y, reach / 2)
+                np.add.at(counts, (np.minimum(x, y)[counted], np.maximum(x, y)[counted]), 1)
+            other = np.triu(made.homes[:, None] != made.homes[None])
+            assert counts.max() <= 1
+            assert counts[other & (apart <= reach * (1 - 1e-12))].all()
+
+
+def test_many_pairs_of_two_cells_take_little_memory():
+    made = cells.make_cells(noise(600, 256, 5).astype(np.float32))
+    x, y = (np.repeat(np.flatnonzero(made.homes == cell)[:1], 40_000) for cell in (0, 1))
+    tracemalloc.start()
+    try:
+        cells.found_here(made, x, 1, y, 0.5)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 40_000 * 256 * 4  # not even their rows once
+
+
+@needs_kernels
+def test_nearly_equal_rows_of_one_cell_are_met_a_few_at_a_time():
+    rows = np.concatenate([unit(noise(1, 24, 0) + 0.01 * noise(60, 24, 1)), unit(noise(40, 24, 2))])
+    engine = native.NativeCells(rows, 0.9)
+    some = [one for task in engine.tasks() for one in engine.candidates(task)]
+    pairs = {pair for one in some for pair in zip(one.first.tolist(), one.second.tolist(), strict=True)}
+    assert len(pairs) == sum(len(one.first) for one in some) >= 60 * 59 // 2
+    assert max(len(one.first) for one in some) <= native.ROWS * len(rows)
+
+
+def test_the_first_product_in_a_thread_of_a_pool_takes_as_many_threads_as_torch_was_told():
+    """With more of them small products took ten times as long."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    had = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with exact.pool_of(1) as pool:
+            some = pool.submit(threadpoolctl.threadpool_info).result()
+    finally:
+        torch.set_num_threads(had)
+    taken = [one["num_threads"] for one in some if "torch" in one["filepath"] and one["user_api"] == "openmp"]
+    assert set(taken) <= {3}
+
+
 @needs_kernels
 def test_codes_lie_within_their_bound():
     numbers = noise(300, 32, 0).astype(np.float32)
@@ -240,7 +311,9 @@ def test_double_dots_are_the_same_bits_whoever_sums_them(dim, seed):
     wide = rows.astype(np.float64)
     expected = [by_hand((wide[i] * wide[j]).tolist()) for i, j in zip(first, second, strict=True)]
     assert exact.double_dots(rows, first, second).tolist() == expected
-    assert exact.double_dots(rows[::-1], 5 - first, 5 - second).tolist() == expected  # which kernels cannot read
+    assert (
+        exact.double_dots(rows[::-1], 5 - first, 5 - second).tolist() == expected
+    )  # which kernels cannot read
     assert exact.lane_sums(wide[first] * wide[second]).tolist() == expected
 
 

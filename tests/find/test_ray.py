@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
+from safetensors.numpy import save
 
 from broken_images import encoded, scene
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.runs import RunFolder
-from eyechart.find import block_join, blocks, compiled, embed, mine_pairs, native, ray_embed
+from eyechart.find import block_join, blocks, compiled, embed, mine_pairs, native, ray_embed, ray_join
 from eyechart.find.block_join import Job, solve
 from eyechart.find.config import MineConfig
 from eyechart.find.ray_cluster import until_there
@@ -111,6 +113,30 @@ def test_a_sketch_that_does_not_fit_the_scale_widens_its_own_bound_only(jobs):
     numbers, _ = native.coordinates_of(rows, narrow.axes, narrow.columns)
     away = np.linalg.norm(numbers - narrow.step * clipped.codes[:, : narrow.columns].astype(float), axis=1)
     assert away.max() <= clipped.error
+
+
+def test_the_axes_of_an_older_version_are_made_again(tmp_path):
+    rows, path = clumps(130, 100, 1), tmp_path / "axes"
+    made = blocks.kept_scale(path, rows, "s")
+    kept = blocks.kept_scale(path, rows[:0], "s")
+    assert (kept.name, kept.axes.rests.tolist()) == (made.name, made.axes.rests.tolist())
+    older = {"mean": made.axes.mean, "axes": made.axes.axes}
+    path.write_bytes(save(older, metadata={"name": "s", "step": "1.0"}))
+    assert blocks.kept_scale(path, rows, "s").name == made.name
+
+
+def test_a_sketch_is_written_by_one_thread(tmp_path, monkeypatch):
+    files, _ = saved(tmp_path, images=70)
+    with RunFolder.open(tmp_path / "run", config={}, command=[]) as run:
+        plan = ray_join._plan(*files, run, BLOCK)
+    had, during = torch.get_num_threads(), []
+    monkeypatch.setattr(blocks, "write_sketch", lambda *given: during.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        ray_join._sketch(plan, 0)
+        assert (during, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(had)
 
 
 def test_a_tile_of_another_job_or_one_that_is_torn_is_computed_again(jobs):

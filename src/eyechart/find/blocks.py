@@ -105,8 +105,9 @@ def scale_of(rows: Rows) -> Scale:
 def kept_scale(path: Path, rows: Rows, name: str) -> Scale:
     """The scale that an earlier start wrote under this name; else a new one, written."""
     meta, tables = _loaded(path)
-    if meta.get("name") == name:
-        axes = sketch.Axes(**{name: tables[name] for name in ("mean", "axes", "rests")})
+    parts = ("mean", "axes", "rests")
+    if meta.get("name") == name and tables.keys() >= set(parts):  # an older version wrote no `rests`
+        axes = sketch.Axes(**{part: tables[part] for part in parts})
         return Scale(axes=axes, step=json.loads(meta["step"]))
     made = scale_of(rows)
     about = {"name": name, "step": json.dumps(made.step)}

@@ -8,7 +8,6 @@ other's cell. (The bisector rule of ClusterJoin, Das Sarma et al., VLDB 2014, wi
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from eyechart.find.exact import SINGLE, lane_sums
+from eyechart.find.exact import FEW, SINGLE, lane_sums, pool_of
 
 Result = TypeVar("Result")
 
@@ -117,10 +116,8 @@ def _sorted(
     )
 
 
-def _in_portions(
-    rows: int, threads: int, work: Callable[[slice], Result], step: int = STEP
-) -> list[Result]:
-    with ThreadPoolExecutor(threads) as pool:
+def _in_portions(rows: int, threads: int, work: Callable[[slice], Result], step: int = STEP) -> list[Result]:
+    with pool_of(threads) as pool:
         return list(pool.map(work, (slice(start, start + step) for start in range(0, rows, step))))
 
 
@@ -172,10 +169,14 @@ def found_here(
     """
     theirs = cells.homes[visiting]
     centres = cells.centres.numpy()
-    apart = np.sqrt(_squares(centres, centres[[cell]]))[theirs]
+    others, which = np.unique(theirs, return_inverse=True)
+    apart = np.sqrt(_squares(centres[others], centres[[cell]]))[which]
     asked = np.where(theirs > cell, visiting, at_home)
     target = np.where(theirs > cell, cell, theirs)
-    away = _squares(cells.rows.numpy()[asked], centres[target]) - cells.away[asked]
+    away = np.empty(len(asked))
+    for start in range(0, len(asked), FEW):
+        row, to = asked[start : start + FEW], target[start : start + FEW]
+        away[start : start + FEW] = _squares(cells.rows.numpy()[row], centres[to]) - cells.away[row]
     within = away <= 2 * reach * apart
     counted: Bool[ndarray, " pair"] = within == (theirs > cell)
     return counted

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
@@ -196,6 +197,11 @@ def _named(places: list[int], ids: Sequence[str] | None) -> str:
     return ", ".join([*shown, "..."] if len(places) > 5 else shown)
 
 
+def pool_of(threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch takes as many of its own as it was told to; by itself it asks only after a first product."""
+    return ThreadPoolExecutor(threads, initializer=torch.get_num_threads)
+
+
 def each_part(
     rows: Rows, work: Callable[[int, Float[ndarray, "part dim"]], Result], *, threads: int = 1
 ) -> list[Result]:
@@ -205,5 +211,5 @@ def each_part(
         with np.errstate(over="ignore"):
             return work(start, np.asarray(rows[start : start + FEW], np.float64))
 
-    with ThreadPoolExecutor(threads) as pool:
+    with pool_of(threads) as pool:
         return list(pool.map(one, range(0, len(rows), FEW)))

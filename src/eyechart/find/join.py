@@ -7,7 +7,6 @@ the first condition. Limits work while pairs are being found (`keep`).
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from numpy import ndarray
 from eyechart.core.errors import UserError
 from eyechart.find import native
 from eyechart.find.engine import Candidates, Engine
-from eyechart.find.exact import Rows, Threshold, check_rows, double_dots, threshold
+from eyechart.find.exact import Rows, Threshold, check_rows, double_dots, pool_of, threshold
 from eyechart.find.keep import Columns, Keeper
 from eyechart.find.tiles import Tiles, one_thread_each
 
@@ -265,7 +264,7 @@ def _run(join: Join, threads: int, progress: Progress) -> None:
     """Work through all tasks; an interrupt ends it with those that are under way."""
     tasks = list(join.engine.tasks())
     progress("joining", 0, len(tasks))
-    pool = ThreadPoolExecutor(max_workers=threads)
+    pool = pool_of(threads)
     try:
         for done, _ in enumerate(pool.map(join.task, tasks), start=1):
             progress("joining", done, len(tasks))

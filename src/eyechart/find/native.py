@@ -137,10 +137,12 @@ class NativeCells:
         coming = visitors(self._cells, task, self._half)
         for cell, visiting in enumerate(coming, start=task.start):
             home = self._cells.of(cell)
-            yield self._at_home(home)
-            yield self._met(cell, home, visiting)
+            for start in range(home.start, home.stop, ROWS):  # as nearly equal rows may all share one home
+                some = slice(start, min(start + ROWS, home.stop))
+                yield self._at_home(some, home)
+                yield self._met(cell, some, visiting)
 
-    def _at_home(self, home: slice) -> Candidates:
+    def _at_home(self, some: slice, home: slice) -> Candidates:
         first, second, bounded, _ = self._kernels.scan(
             self._codes,
             self._bound,
@@ -148,15 +150,15 @@ class NativeCells:
             self._single,
             None,
             0.0,
-            home.start,
-            home.stop,
+            some.start,
+            some.stop,
             until=home.stop,
             ids=self._ids,
         )
-        compared = pairs_between(home, home)
+        compared = pairs_between(some, home)
         return self._named(first, second, bounded, compared)
 
-    def _met(self, cell: int, home: slice, visiting: Int[ndarray, " visitor"]) -> Candidates:
+    def _met(self, cell: int, some: slice, visiting: Int[ndarray, " visitor"]) -> Candidates:
         first, second, bounded, _ = self._kernels.between(
             self._codes,
             self._bound,
@@ -164,13 +166,13 @@ class NativeCells:
             self._single,
             None,
             0.0,
-            home.start,
-            home.stop,
+            some.start,
+            some.stop,
             visiting,
             ids=self._ids,
         )
         counted = found_here(self._cells, second, cell, first, self._half)
-        compared = len(visiting) * (home.stop - home.start)
+        compared = len(visiting) * (some.stop - some.start)
         return self._named(first[counted], second[counted], bounded, compared)
 
     def _named(

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from eyechart.core.runs import RunFolder
-from eyechart.find import blocks
+from eyechart.find import blocks, tiles
 from eyechart.find.block_join import Job, counts, read_pairs, solve
 from eyechart.find.blocks import Scale, Sketch
 from eyechart.find.join import MAX_REFERENCE, MIN_SEMANTIC, Certificate, Mined, Progress, Where, check_counts
@@ -142,7 +142,8 @@ def _sketch(plan: Plan, block: int) -> None:
     rows = plan.blocks[block]
     semantic, reference = blocks.open_rows(plan.semantic), blocks.open_rows(plan.reference)
     blocks.check_block({"semantic": semantic, "reference": reference}, rows)
-    blocks.write_sketch(plan.path(block), semantic[rows], plan.scale, plan.name)
+    with tiles.one_thread_each():
+        blocks.write_sketch(plan.path(block), semantic[rows], plan.scale, plan.name)
 
 
 def _join(ray: ModuleType, job: Job, sketches: Sequence[Sketch], progress: Progress) -> None:
