@@ -1,8 +1,10 @@
 """The exact join against a brute force that rounds nothing: random rows, clumps, thresholds exactly on a pair, odd input."""
 
 import math
+import sys
 import tracemalloc
 from itertools import combinations
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -291,6 +293,17 @@ def test_one_giant_clump_under_limits_counts_all_that_was_found(spread):
     assert limited.certificate.found == every.certificate.found > 5000
     assert len(limited.pairs) == limited.certificate.kept == 50
     assert np.bincount(np.r_[limited.pairs.i, limited.pairs.j]).max() <= 3
+
+
+def test_kernels_of_an_older_version_are_not_used(monkeypatch):
+    old = ModuleType("eyechart_kernels")
+    old.scan = old.between = None
+    monkeypatch.setitem(sys.modules, "eyechart_kernels", old)
+    assert compiled.installed.__wrapped__() is None
+    old.dots = None
+    assert compiled.installed.__wrapped__() is old
+    monkeypatch.setitem(sys.modules, "eyechart_kernels", None)
+    assert compiled.installed.__wrapped__() is None
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32))
