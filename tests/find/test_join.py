@@ -343,6 +343,25 @@ def test_the_sketches_bound_every_cosine_from_above():
     assert tightest == sorted(tightest, reverse=True)  # the more columns, the nearer the truth
 
 
+def test_in_bfloat16_the_sketches_still_bound_every_cosine_and_find_the_same(monkeypatch):
+    """As on a GPU, but multiplied here."""
+    rows, reference = clumps(900, 400, 8), unit(noise(900, 16, 9))
+    truth = torch.from_numpy(rows.astype(np.float64) @ rows.astype(np.float64).T)
+    for made in (sketch.sketched(rows, sketch.principal_axes(rows), 64), sketch.whole(rows)):
+        short = sketch.in_bfloat16(made)
+        assert made.slack < short.slack < made.slack + 0.05
+        assert not short.exact
+        bound = (short.left @ short.right.T).double()
+        assert (bound >= truth - short.slack).all()
+        assert not (bound >= truth - made.slack).all()  # the slack is needed
+    wanted = mine_pairs(rows, reference, engine="portable")
+    monkeypatch.setattr(tiles, "IN_BFLOAT16", {"cpu"})
+    found = mine_pairs(rows, reference, engine="portable")
+    assert found.certificate.found == wanted.certificate.found > 100
+    for name in ("i", "j", "semantic", "reference"):
+        assert (getattr(found.pairs, name) == getattr(wanted.pairs, name)).all()
+
+
 def test_a_bound_that_is_too_low_would_be_noticed(monkeypatch):
     """The check above can fail: without the column for what is left out, pairs are missed."""
     whole = sketch.coordinates

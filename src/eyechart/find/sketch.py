@@ -30,6 +30,10 @@ COLUMN_COST, PAIR_COST = 0.04, 1000.0
 """Nanoseconds: a column of a pair in a tile, and a pair that is left to be looked at closely. Measured on two cores without AVX-512; only their ratios matter, and only to speed (bench/find.py)."""
 
 
+BFLOAT = 2.0**-9
+"""What rounding to bfloat16 may be wrong by, as a share."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sketches:
     """Two short rows for each image: the left of one times the right of another bounds their cosine from above."""
@@ -82,6 +86,26 @@ def sketched(rows: Rows, axes: Axes, columns: int, *, threads: int = 1) -> Sketc
     each_part(rows, fill, threads=threads)
     largest = float(left.square().sum(1).max()) if len(rows) else 0.0
     return Sketches(left=left, right=right, slack=_rounding(columns, largest), exact=False)
+
+
+def in_bfloat16(sketches: Sketches) -> Sketches:
+    """The same in bfloat16, which GPUs multiply several times as fast; the slack grows by what that may take from a product.
+
+    Rows are rounded, which is measured, and so is each product (summed in float32), which is a share of 2^-9 at most.
+    """
+    left, right = (side.to(torch.bfloat16) for side in (sketches.left, sketches.right))
+    longest = [_longest(side) for side in (sketches.left, right.float())]
+    moved = [
+        _longest(after.float() - before) for after, before in ((left, sketches.left), (right, sketches.right))
+    ]
+    product = (longest[0] + moved[0]) * longest[1]
+    rows = moved[0] * longest[1] + moved[1] * longest[0]
+    slack = sketches.slack + 1.01 * (rows + (BFLOAT + 2 * sketches.columns * SINGLE) * product)
+    return Sketches(left=left, right=right, slack=slack, exact=False)
+
+
+def _longest(rows: Float[Tensor, "image column"]) -> float:
+    return float(rows.square().sum(1).max().sqrt()) if len(rows) else 0.0
 
 
 def principal_axes(rows: Rows) -> Axes:

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -20,6 +19,9 @@ TILE = (512, 4096)
 _WORD = 8  # marks that are looked at in one
 _TILES = 8  # tiles to a task
 
+IN_BFLOAT16 = {"cuda"}
+"""Devices that multiply sketches in bfloat16 first; what these leave is decided as everywhere."""
+
 Tile = tuple[slice, slice]
 
 
@@ -30,11 +32,12 @@ class Tiles:
 
     def __init__(self, rows: Rows, min_semantic: float, device: torch.device, *, threads: int = 1) -> None:
         sketches = sketch.choose(rows, min_semantic, threads=threads)
+        if device.type in IN_BFLOAT16:
+            sketches = sketch.in_bfloat16(sketches)
         self.columns, self.slack, self._exact = sketches.columns, sketches.slack, sketches.exact
         self._images, self._device = len(rows), device
         self._left, self._right = sketches.left.to(device), sketches.right.to(device)
-        cut = np.float32(min_semantic - sketches.slack)
-        self._cut = float(np.nextafter(cut, np.float32(-np.inf)))
+        self._cut = _below(min_semantic - sketches.slack, self._left.dtype)
         self._own = threading.local()
 
     def tasks(self) -> Iterator[list[Tile]]:
@@ -73,11 +76,17 @@ class Tiles:
         if not hasattr(self._own, "table"):
             size = TILE[0] * TILE[1]
             self._own.table = (
-                torch.empty(size, device=self._device),
+                torch.empty(size, device=self._device, dtype=self._left.dtype),
                 torch.empty(size, dtype=torch.bool, device=self._device),
             )
         products, marks = self._own.table
         return products[: height * width].view(height, width), marks[: height * width].view(height, width)
+
+
+def _below(value: float, dtype: torch.dtype) -> float:
+    """A number of this type that is no larger than the value, and near it."""
+    found = torch.tensor(value - 2 * torch.finfo(dtype).eps * abs(value), dtype=dtype)
+    return float(found)
 
 
 def _marked(marks: Bool[Tensor, "row column"]) -> tuple[Int[ndarray, " mark"], Int[ndarray, " mark"]]:
@@ -94,10 +103,16 @@ def _marked(marks: Bool[Tensor, "row column"]) -> tuple[Int[ndarray, " mark"], I
 
 @contextmanager
 def one_thread_each() -> Iterator[int]:
-    """One thread to a product, so that tiles run beside each other; yields how many threads torch had."""
-    had = torch.get_num_threads()
+    """One thread to a product, so that tiles run beside each other; yields how many threads torch had.
+
+    And sums in float32 of what a GPU multiplies in bfloat16, which is more than torch asks for by itself.
+    """
+    matmul = torch.backends.cuda.matmul
+    had, reduced = torch.get_num_threads(), matmul.allow_bf16_reduced_precision_reduction
     torch.set_num_threads(1)
+    matmul.allow_bf16_reduced_precision_reduction = False
     try:
         yield had
     finally:
         torch.set_num_threads(had)
+        matmul.allow_bf16_reduced_precision_reduction = reduced
