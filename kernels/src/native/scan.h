@@ -62,7 +62,7 @@ struct Path {
 // Those that this processor can run, the fastest first.
 std::vector<Path> available_paths();
 
-// One for each path, in a file of its own. A path that the compiler's target cannot have is not declared.
+// One for each path. A path that the compiler's target cannot have is not declared.
 void scan_portable(const Job&, Found&);
 #if defined(__x86_64__)
 void scan_avx512(const Job&, Found&);

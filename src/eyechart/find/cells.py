@@ -9,7 +9,6 @@ other's cell. (The bisector rule of ClusterJoin, Das Sarma et al., VLDB 2014, wi
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from eyechart.find.exact import FEW, SINGLE, lane_sums, pool_of
-
-Result = TypeVar("Result")
+from eyechart.find.exact import FEW, SINGLE, Result, lane_sums, pool_of
 
 CENTRES = 0.8
 """So many cells, times the square root of the number of rows."""

@@ -89,7 +89,7 @@ def sketched(rows: Rows, axes: Axes, columns: int, *, threads: int = 1) -> Sketc
 
 
 def in_bfloat16(sketches: Sketches) -> Sketches:
-    """The same in bfloat16, which GPUs multiply several times as fast; the slack grows by what that may take from a product.
+    """The same in bfloat16, which tensor cores are made for; the slack grows by what that may take from a product.
 
     Rows are rounded, which is measured, and so is each product (summed in float32), which is a share of 2^-9 at most.
     """
