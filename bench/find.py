@@ -34,7 +34,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, object]:
 def limit(rows: Rows, threads: int) -> float:
     """The least that one triangle of the product of all rows can take, by its speed on a part of them."""
     side = min(4096, len(rows))
-    some = torch.from_numpy(rows[:side])
+    some = torch.from_numpy(np.array(rows[:side]))
     with one_thread_each(), pool_of(threads) as pool:
         took, _ = seconds(lambda: list(pool.map(lambda _: some @ some.T, range(2 * threads))))
     return took / (2 * threads * side * side) * len(rows) ** 2 / 2
