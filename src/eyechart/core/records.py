@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One question on one image.
+    """One question on one image, or on several.
 
-    `answer` is the place of the right option in `options`; `image_sha256` is of the file's bytes.
+    `pair_id` is empty where the benchmark is not in pairs. `answer` is the place of the right option in `options`; `image_sha256` is of the file's bytes.
     """
 
     id: str
@@ -43,8 +43,28 @@ class Item:
     image: Path
     image_sha256: str
     pattern: str | None = None
+    facets: tuple[tuple[str, str], ...] = ()
+    """What else a benchmark's rule of scoring reads of an item: `("source", "ADE20K")`, `("split", "popular")`."""
+
+    more_images: tuple[Path, ...] = ()
+    """The second and further pictures of a question about several."""
+
+    more_sha256: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """All pictures of the question, in their order."""
+        return (self.image, *self.more_images)
+
+    def facet(self, name: str) -> str | None:
+        """What the item says under this name, None where it says nothing."""
+        return dict(self.facets).get(name)
 
     def __post_init__(self) -> None:
+        if len(self.more_images) != len(self.more_sha256):
+            raise ValueError(
+                f"item {self.id!r}: {len(self.more_images)} further images, {len(self.more_sha256)} hashes of them"
+            )
         if len(self.options) < 2:
             raise ValueError(f"item {self.id!r}: a question needs two options or more, got {self.options!r}")
         if not 0 <= self.answer < len(self.options):
@@ -65,8 +85,19 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """A label that is publicly held to be wrong: the places of the old and the new answer among the options."""
+
+    item_id: str
+    old: int
+    new: int
+    reason: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A checked set of items in pairs, and what had to be left out of it."""
+    """A checked set of items, and what had to be left out of it."""
 
     name: str
     source: str
@@ -79,15 +110,80 @@ class Benchmark:
 
     quarantined: tuple[Quarantined, ...] = ()
     notes: tuple[str, ...] = ()
+    rule: str = "pairs"
+    """How it is scored: a name in `score.rules.RULES`."""
+
+    corrections: tuple[Correction, ...] = ()
+    """Labels in doubt; `items` hold them as the source has them."""
+
+    def corrected(self) -> tuple[Item, ...]:
+        """The items with the corrections applied, in the same order.
+
+        Raises:
+            ValueError: a correction names no item, or another answer than the item has.
+        """
+        known = {item.id: item for item in self.items}
+        for one in self.corrections:
+            if one.item_id not in known or known[one.item_id].answer != one.old:
+                raise ValueError(f"the correction of item {one.item_id!r} does not fit the items: {one}")
+        new = {one.item_id: one.new for one in self.corrections}
+        return tuple(replace(item, answer=new.get(item.id, item.answer)) for item in self.items)
 
     @property
     def rows_sha256(self) -> str:
         """A hash of everything an item says, ids and patterns and order included; where files lie plays no part."""
         rows = [
             [item.id, item.pair_id, item.question, item.options, item.answer, item.image_sha256, item.pattern]
+            + ([item.facets] if item.facets else [])
+            + ([item.more_sha256] if item.more_sha256 else [])
             for item in self.items
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Captions and images of which caption k belongs to image k.
+
+    Two and two are a pair of statements (MMVP-VLM, Winoground). One image and several captions say that the first
+    caption is the right one (SugarCrepe).
+    """
+
+    id: str
+    captions: tuple[str, ...]
+    images: tuple[Path, ...]
+    images_sha256: tuple[str, ...]
+    pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.images), len(self.captions))
+        if len(self.images_sha256) != len(self.images) or not (
+            shape[0] == shape[1] >= 2 or (shape[0] == 1 < shape[1])
+        ):
+            raise ValueError(
+                f"match {self.id!r}: {shape[0]} images, {len(self.images_sha256)} hashes and {shape[1]} captions; expected"
+                " as many captions as images, two or more, or one image with two captions or more"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchSet:
+    """A checked set of matches for encoders with a text tower."""
+
+    name: str
+    source: str
+    sha256: str
+    """Of captions, patterns and image bytes, whatever their order."""
+
+    matches: tuple[Match, ...]
+    in_source: int
+    """Matches in the source, before a limit and the quarantine."""
+
+    prefix: str = ""
+    """What is put before each caption, as `a photo of ` in MMVP-VLM."""
+
+    quarantined: tuple[Quarantined, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
