@@ -117,6 +117,33 @@ def statement_pairs(
     Winoground, Thrush et al. 2022). Ties are wrong. Chance is a quarter for the first two; a sixth for `group`, as of
     four similarities in random order.
     """
+    ways = _statements_right(vectors, texts, known)
+    patterns = np.array([scene.pattern for scene in known.scenes[::2]])
+    chosen = {pattern: patterns == pattern for pattern in PATTERNS if (patterns == pattern).any()}
+    chosen["all"] = np.ones(len(patterns), dtype=bool)
+    return {
+        name: {
+            way: wilson(int(right[there].sum()), int(there.sum())).to_dict() for way, right in ways.items()
+        }
+        for name, there in chosen.items()
+    }
+
+
+def statement_hits(
+    vectors: Float[ndarray, "scene dim"], texts: Texts, known: PairScenes
+) -> dict[str, list[dict[str, Any]]]:
+    """What became of each pair in `statement_pairs`, by pattern, in the benchmark's order."""
+    ways = _statements_right(vectors, texts, known)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for place, scene in enumerate(known.scenes[::2]):
+        right = {way: int(hits[place]) for way, hits in ways.items()}
+        rows.setdefault(scene.pattern, []).append({"pair": scene.pair, **right})
+    return rows
+
+
+def _statements_right(
+    vectors: Float[ndarray, "scene dim"], texts: Texts, known: PairScenes
+) -> dict[str, Bool[ndarray, " pair"]]:
     pairs = range(0, len(known.scenes), 2)
     facts: Sequence[Facts] = known.facts()
     said = [
@@ -130,15 +157,7 @@ def statement_pairs(
         "image_to_text": (own_a > a_with_b) & (own_b > b_with_a),
     }
     ways["group"] = ways["text_to_image"] & ways["image_to_text"]
-    patterns = np.array([known.scenes[place].pattern for place in pairs])
-    chosen = {pattern: patterns == pattern for pattern in PATTERNS if (patterns == pattern).any()}
-    chosen["all"] = np.ones(len(patterns), dtype=bool)
-    return {
-        name: {
-            way: wilson(int(right[there].sum()), int(there.sum())).to_dict() for way, right in ways.items()
-        }
-        for name, there in chosen.items()
-    }
+    return ways
 
 
 def _picked(likely: Float[ndarray, "scene option"], truth: Sequence[int]) -> Bool[ndarray, " scene"]:

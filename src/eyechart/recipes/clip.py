@@ -7,11 +7,14 @@ everything at one high rate, `permuted` with the common and the rare facts chang
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from eyechart.core.devices import seeded
-from eyechart.core.errors import unknown
+from eyechart.core.errors import UserError, unknown
 from eyechart.core.images import sha256_of
 from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.train.contrastive import (
@@ -52,6 +55,9 @@ def train_clip(
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
     settings: Settings = SETTINGS,
+    shape: ClipShape = SHAPE,
+    first: int | None = None,
+    name: str | None = None,
     report: Report | None = None,
 ) -> Path:
     """Train one of the three and write it to `out/clip-RATES`.
@@ -64,6 +70,9 @@ def train_clip(
         tokenizer: the zoo's tokenizer, which is made where there is none.
         work: checkpoints go to `work/clip-RATES`; the same command goes on there.
         settings: how long and how fast to train.
+        shape: how large it is; pictures larger than its `image_size` are made smaller, as its processor makes them.
+        first: only the first so many scenes; all unless given.
+        name: of its folder, `clip-RATES` unless given.
         report: told the steps that are done.
 
     Raises:
@@ -71,11 +80,11 @@ def train_clip(
     """
     if rates not in RATES:
         raise unknown("set of caption rates", rates, RATES)
-    name = f"clip-{rates.replace('_', '-')}"
+    name = name or f"clip-{rates.replace('_', '-')}"
     words = load_tokenizer(make_tokenizer(tokenizer))
-    pictures = load_set(scenes)
+    pictures = shown(load_set(scenes), side=shape.image_size, first=first)
     with seeded(settings.seed):
-        model = make_clip(words, SHAPE)
+        model = make_clip(words, shape)
     fit(
         model,
         clip_objective(crops=MILD),
@@ -85,13 +94,35 @@ def train_clip(
         identity={
             "rates": asdict(RATES[rates]),
             "scenes": set_hash(scenes),
-            "shape": asdict(SHAPE),
+            "shape": asdict(shape),
             "tokenizer": sha256_of(tokenizer / "tokenizer.json"),
+            **({} if first is None else {"first": first}),
         },
         after_step=limit_scale,
         report=report,
     )
     return export_clip(model, words, out / name)
+
+
+def shown(scenes: SceneSet, *, side: int, first: int | None = None) -> SceneSet:
+    """The first scenes of a set with pictures of that side, in memory where they have to be made smaller.
+
+    Raises:
+        UserError: the set holds fewer scenes, or its pictures are smaller.
+    """
+    there, drawn = scenes.images.shape[:2]
+    count = there if first is None else first
+    if not 1 <= count <= there:
+        raise UserError(f"{scenes.folder} holds {there} scenes, so the first {count} cannot be taken")
+    if side > drawn:
+        raise UserError(
+            f"{scenes.folder} holds pictures of {drawn} pixels; a side of {side} would add nothing"
+        )
+    images = scenes.images[:count]
+    if side < drawn:
+        smaller = [Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC) for one in images]
+        images = np.stack([np.asarray(one) for one in smaller])
+    return replace(scenes, images=images, scenes=scenes.scenes[:count], families=scenes.families[:count])
 
 
 def captioned(

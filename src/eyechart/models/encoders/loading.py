@@ -69,7 +69,7 @@ def _from_transformers(
     interpolate: bool,
 ) -> ImageTower:
     options: dict[str, Any] = {"revision": source.revision or "main", "trust_remote_code": trust}
-    config = _load_config(source, options)
+    config = config_of(source, options)
     if config.model_type == "timm_wrapper":
         return load_timm_tower(_timm_name(source), dtype=dtype, device=device)
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
@@ -88,7 +88,12 @@ def _from_transformers(
     return tower
 
 
-def _load_config(source: Source, options: dict[str, Any]) -> Any:
+def config_of(source: Source, options: dict[str, Any]) -> Any:
+    """The config of a checkpoint of transformers.
+
+    Raises:
+        UserError: there is none.
+    """
     try:
         return AutoConfig.from_pretrained(source.location, **options)
     except (OSError, ValueError) as error:
