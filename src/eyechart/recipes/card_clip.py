@@ -131,14 +131,17 @@ def statement_pairs(
 
 def statement_hits(
     vectors: Float[ndarray, "scene dim"], texts: Texts, known: PairScenes
-) -> dict[str, list[dict[str, Any]]]:
-    """What became of each pair in `statement_pairs`, by pattern, in the benchmark's order."""
+) -> dict[str, dict[str, str]]:
+    """What became of each pair in `statement_pairs`: for each pattern and way a text of 0 and 1, in the set's order."""
     ways = _statements_right(vectors, texts, known)
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for place, scene in enumerate(known.scenes[::2]):
-        right = {way: int(hits[place]) for way, hits in ways.items()}
-        rows.setdefault(scene.pattern, []).append({"pair": scene.pair, **right})
-    return rows
+    patterns = np.array([scene.pattern for scene in known.scenes[::2]])
+    return {
+        pattern: {
+            way: "".join("01"[int(hit)] for hit in right[patterns == pattern]) for way, right in ways.items()
+        }
+        for pattern in PATTERNS
+        if (patterns == pattern).any()
+    }
 
 
 def _statements_right(

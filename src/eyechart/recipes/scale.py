@@ -5,7 +5,7 @@
 Three widths by three numbers of training scenes, all with the captions of `clip-biased` and as many steps, then the
 largest width with all scenes at half and three quarters of the resolution. Each is measured on the same test pairs:
 statements and pictures in the shape of MMVP-VLM by pattern, and zero-shot names of kinds and colours beside them. What
-is done is kept in `results.jsonl`, a line a model; `scale_results` makes tables of it.
+is done is kept, a file a model; `scale_results` makes tables and the picture of it.
 """
 
 import math

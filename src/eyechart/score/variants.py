@@ -53,16 +53,10 @@ class Variant:
     """The longer side, in pixels, that pictures are brought to before the model's own processor gets them."""
 
     def __post_init__(self) -> None:
-        for what, given, known in (
-            ("prompt template", self.template, TEMPLATES),
-            ("label style", self.labels or TEMPLATES[self.template].labels, LABEL_STYLES)
-            if self.template in TEMPLATES
-            else ("prompt template", self.template, TEMPLATES),
-            ("order of options", self.order, ("original", "swapped")),
-            ("way to show an item", self.show, SHOWN),
-        ):
-            if given not in known:
-                raise unknown(what, given, known)
+        if self.template not in TEMPLATES:
+            raise unknown("prompt template", self.template, TEMPLATES)
+        if self.labels is not None and self.labels not in LABEL_STYLES:
+            raise unknown("label style", self.labels, LABEL_STYLES)
         if self.side is not None and self.side < 8:
             raise UserError(f"pictures cannot be shown at a side of {self.side} pixels; give 8 or more")
 
