@@ -126,7 +126,7 @@ def test_what_cannot_be_shown_or_compared_is_said(folder, vlm, tmp_path, monkeyp
     with pytest.raises(UserError, match=r"no way to show a scene named 'blanc'. Did you mean 'blank'"):
         examine(vlm, folder, shown="blanc")
     shutil.copytree(folder, tmp_path / "untold", ignore=shutil.ignore_patterns("facts.jsonl"))
-    with pytest.raises(UserError, match=r"untold has no facts.jsonl, so its scenes cannot be told"):
+    with pytest.raises(UserError, match=r"untold has no facts\.jsonl, so its scenes cannot be told"):
         examine(vlm, tmp_path / "untold", shown="told")
     with pytest.raises(ValueError, match="0 examinations"):
         table({})

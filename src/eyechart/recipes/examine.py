@@ -5,7 +5,6 @@ controls: `blank`, a grey picture in place of every picture (a pair has one ques
 what counts is the share of items), and `told`, the scene in words and no picture.
 """
 
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -14,23 +13,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from eyechart.core.errors import UserError, unknown
-from eyechart.core.images import open_image
-from eyechart.core.records import Graded, Item, Prompt
+from eyechart.core.errors import unknown
+from eyechart.core.records import Graded, Item
 from eyechart.core.stats import Rate, wilson
 from eyechart.models.vlms import VLM
-from eyechart.score import Summary, build_prompt, grade_reply, load_benchmark, summarise
+from eyechart.score import Summary, load_benchmark, summarise
+from eyechart.score.answers import answers_of
+from eyechart.score.variants import Show, Variant, put
 from eyechart.train.loop import Report
-from eyechart.train.prompts import told as asked_of
 from eyechart.world.wordings import FAMILIES
 
-SHOWN = ("picture", "blank", "told")
-"""What the model can be given beside the question."""
-
-GREY = (127, 127, 127)
-"""The colour of a blank picture."""
+SHOWN: Mapping[str, Show] = {"picture": "image", "blank": "blank", "told": "told"}
+"""What the model can be given beside the question, and what `score` calls it."""
 
 _SLOT = re.compile(r"\\\{\w+\\\}")
 
@@ -88,23 +82,20 @@ def examine(
     """
     if shown not in SHOWN:
         raise unknown("way to show a scene", shown, SHOWN)
-    items = load_benchmark(folder, limit=limit).items
-    scenes = _told(folder) if shown == "told" else {}
-    asked = [build_prompt(item, template) for item in items]
-    order = sorted(range(len(items)), key=lambda place: len(asked[place].text))
-    replies = [""] * len(items)
+    benchmark = load_benchmark(folder, limit=limit)
+    asked = put(benchmark, Variant(template=template, show=SHOWN[shown]))
+    order = sorted(range(len(asked)), key=lambda place: len(asked[place].text))
+    graded: dict[int, Graded] = {}
     began = time.monotonic()
-    for start in range(0, len(items), batch):
+    for start in range(0, len(asked), batch):
         places = order[start : start + batch]
-        prompts = [_prompt(items[place], asked[place].text, shown, scenes) for place in places]
-        for place, reply in zip(places, vlm.generate(prompts, max_new_tokens=max_new_tokens), strict=True):
-            replies[place] = reply
+        some = [asked[place] for place in places]
+        found = answers_of(vlm, some, ask="generate", max_new_tokens=max_new_tokens)
+        graded |= dict(zip(places, found, strict=True))
         if report is not None:
-            report("questions", start + len(places), len(items))
-    graded = [
-        grade_reply(item, reply, one.labels) for item, reply, one in zip(items, replies, asked, strict=True)
-    ]
-    return scored(vlm.id, shown, items, graded, time.monotonic() - began)
+            report("questions", start + len(places), len(asked))
+    items, in_order = benchmark.items, [graded[place] for place in range(len(asked))]
+    return scored(vlm.id, shown, items, in_order, time.monotonic() - began)
 
 
 def scored(
@@ -139,21 +130,6 @@ def _wordings(pattern: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
         if wording.pattern == pattern
         for text in sorted(wording.texts, key=len, reverse=True)
     )
-
-
-def _prompt(item: Item, text: str, shown: str, scenes: Mapping[str, str]) -> Prompt:
-    if shown == "told":
-        return Prompt(text=asked_of(scenes[item.id], text))
-    image = open_image(item.image).image
-    return Prompt(text=text, images=(Image.new("RGB", image.size, GREY) if shown == "blank" else image,))
-
-
-def _told(folder: Path) -> dict[str, str]:
-    """Each item's scene in words."""
-    path = folder / "facts.jsonl"
-    if not path.is_file():
-        raise UserError(f"{folder} has no facts.jsonl, so its scenes cannot be told in words")
-    return {row["id"]: row["told"] for row in map(json.loads, path.read_text("utf8").splitlines())}
 
 
 def table(results: Mapping[str, Examined]) -> str:

@@ -1,7 +1,7 @@
 """Items put to a model here or to a server, each answer on the disk before the next is asked for, nothing asked twice."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from eyechart.core.files import JsonLines
 from eyechart.core.records import Capability, Graded, Prompt
@@ -14,6 +14,7 @@ Ask = Literal["generate", "options", "texts"]
 Progress = Callable[[str, int, int], None]
 
 
+@runtime_checkable
 class Replying(Protocol):
     """A server, as `models.servers.Server` is one."""
 
