@@ -19,11 +19,18 @@ FROZEN = {
         "max_new_tokens", "models", "on", "out", "pairs", "percentile", "quiet", "reference", "reference_pooling",
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
+    "compare": {"common", "every", "fresh", "json", "out", "quiet", "runs", "seed", "task"},
     "mine": {
         "batch_size", "budget", "centred", "classes", "device", "dry_run", "dtype", "engine", "fresh", "image_column",
         "json", "label_column", "limit", "max_reference", "min_alike", "min_semantic", "most_bits", "out", "pairs",
         "per_burst", "per_image", "pictured", "quiet", "ray_address", "reference", "reference_pooling", "scene_seed",
         "seed", "semantic", "semantic_pooling", "size", "source", "workers",
+    },
+    "score": {
+        "adapter", "also", "ask", "attn", "base_url", "batch_size", "concurrency", "device", "device_map", "dry_run",
+        "dtype", "engine", "fresh", "json", "kind", "labels", "limit", "max_new_tokens", "model", "on", "order", "out",
+        "pairs", "quiet", "retries", "revision", "scene_seed", "seed", "show", "side", "size", "tasks", "template",
+        "timeout", "trust_remote_code",
     },
     "report": {"json", "runs"},
     "train": {

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import doctor, exam, lists, mine, report, train, world, zoo
+from eyechart.cli import compare, doctor, exam, lists, mine, report, score, train, world, zoo
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("exam")(exam.run_exam)
+app.command("score")(score.run_score)
+app.command("compare")(compare.run_compare)
 app.command("mine")(mine.run_mine)
 app.command("report")(report.render_again)
 app.command("train")(train.run_training)

@@ -1,19 +1,12 @@
 """What is asked in an exam: the benchmark that was named, or pairs of the world's scenes rendered for it."""
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
+from eyechart.core.errors import UserError
 from eyechart.core.records import Benchmark
 from eyechart.exam.config import ExamConfig
-from eyechart.exam.defaults import WORLD
-from eyechart.score import load_benchmark
-from eyechart.world.facts import PATTERNS
-from eyechart.world.sets_pairs import QUESTIONS, folder_name, render_pairs
+from eyechart.score.opening import Progress, open_questions
 from eyechart.world.sets_plan import PairPlan
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done and how much there is."""
 
 
 def open_benchmark(config: ExamConfig, bundled: Path, progress: Progress) -> Benchmark:
@@ -24,31 +17,19 @@ def open_benchmark(config: ExamConfig, bundled: Path, progress: Progress) -> Ben
         progress: told how many pairs are rendered.
 
     Raises:
-        UserError: there is no such benchmark, it cannot be scored by pair, or another process is rendering it.
+        UserError: there is no such benchmark, it is not in pairs, or another process is rendering it.
     """
-    if config.on != WORLD:
-        return load_benchmark(config.on, limit=config.limit, images=bundled / "images")
-    plan = world_plan(config)
-    folder = bundled / folder_name(plan, config.size)
-    if not (folder / QUESTIONS).is_file():  # written last
-        render_pairs(folder, plan, size=config.size, workers=1, progress=progress)
-    benchmark = load_benchmark(folder, name=WORLD, limit=config.limit)
-    return dataclasses.replace(benchmark, notes=(_about(config), *benchmark.notes))
+    found = open_questions(
+        config.on, world=config.world, limit=config.limit, bundled=bundled, progress=progress
+    )
+    if found.rule != "pairs":
+        raise UserError(
+            f"{config.on} is scored by the rule {found.rule!r}, and an exam asks pairs; use: eyechart score"
+            f" {config.model} --on {config.on}"
+        )
+    return found
 
 
 def world_plan(config: ExamConfig) -> PairPlan:
-    """Which pairs of the world an exam needs: with a limit, no more than are asked.
-
-    The first pairs of a pattern are the same however many follow, so a limit leaves out pairs and changes none.
-    """
-    pairs = config.pairs
-    if config.limit is not None:
-        pairs = min(pairs, -(-config.limit // len(PATTERNS)))
-    return PairPlan(split="test", pairs=pairs, seed=config.scene_seed, relation="siblings")
-
-
-def _about(config: ExamConfig) -> str:
-    return (
-        f"scenes of the test split drawn with scene seed {config.scene_seed}, {config.size} pixels wide and high; the two"
-        " images of a pair differ in one fact, and camera, light and clutter are drawn anew for each"
-    )
+    """Which pairs of the world an exam needs: with a limit, no more than are asked."""
+    return config.world.plan(config.limit)

@@ -14,16 +14,12 @@ from eyechart.core.config import build
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.runs import CONFIG, RunFolder
-from eyechart.core.stats import PairedTest, holm, mcnemar_exact
+from eyechart.core.stats import mcnemar_exact
 from eyechart.exam.config import ExamConfig, rerun_several
 from eyechart.exam.defaults import ABOUT
 from eyechart.exam.main import ExamResult
 from eyechart.report import summary_sentences, write_report
-
-ERROR_RATE = 0.05
-"""From this p-value down a difference is called one; over the patterns after Holm's correction."""
-
-TEST = "exact McNemar test on the same pairs, two-sided; intervals by Newcombe's method 10"
+from eyechart.score.compare import ERROR_RATE, TEST, against, by_pattern
 
 BESIDE, BESIDE_SCHEMA = (
     "beside.parquet",
@@ -129,7 +125,7 @@ def _other(
         "pairs": score["pairs"],
         "chance_pairs": score["chance_pairs"],
         "unread": score["unread"],
-        "against": _against(mcnemar_exact([*before.values()], [*after.values()])),
+        "against": against(mcnemar_exact([*before.values()], [*after.values()])),
         "patterns": _patterns(result, first, before, after),
     }
 
@@ -139,26 +135,13 @@ def _patterns(
 ) -> list[dict[str, Any]]:
     rates = {row["pattern"]: row["pairs"] for row in result.results["eyechart"]["patterns"]}
     of = {row["pair_id"]: row["pattern"] for row in read_table(first.folder / "pairs.parquet")}
-    tests = {}
-    for pattern in rates:
-        pairs = [pair for pair in before if of[pair] == pattern]
-        if pairs:  # none where the benchmark names no pattern
-            tests[pattern] = mcnemar_exact([before[p] for p in pairs], [after[p] for p in pairs])
-    if not tests:
-        return []
-    adjusted = holm([test.p_value for test in tests.values()])
+    named = {pair: of[pair] for pair in before if of[pair] in rates}
+    tests = by_pattern({pair: before[pair] for pair in named}, {pair: after[pair] for pair in named}, named)
     return [
-        {"pattern": pattern, "pairs": rates[pattern], "against": _against(test, p_holm)}
-        for (pattern, test), p_holm in zip(tests.items(), adjusted, strict=True)
+        {"pattern": pattern, "pairs": rates[pattern], "against": tests[pattern]}
+        for pattern in rates
+        if pattern in tests  # none where the benchmark names no pattern
     ]
-
-
-def _against(test: PairedTest, p_holm: float | None = None) -> dict[str, Any]:
-    """A test as plain values, and what it comes to: better, worse, or undecided."""
-    decides = test.p_value if p_holm is None else p_holm
-    direction = "better" if test.difference > 0 else "worse"
-    verdict = direction if decides <= ERROR_RATE and test.difference else "undecided"
-    return {**test.to_dict(), "p_holm": p_holm, "verdict": verdict}
 
 
 def _rows(results: Sequence[ExamResult]) -> list[dict[str, Any]]:

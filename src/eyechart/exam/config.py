@@ -2,19 +2,17 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from eyechart.core.config import to_dict
 from eyechart.core.errors import UserError, unknown
-from eyechart.exam.defaults import UNTRAINED, WORLD, default_models
+from eyechart.exam.defaults import UNTRAINED, default_models
 from eyechart.score import TEMPLATES
-
-WORLD_SIZES = (96, 672)
-"""The smallest and the largest side of a picture of the world that an exam shows, in pixels."""
+from eyechart.score.config import slug_of
+from eyechart.score.opening import WORLD, WorldChoice
 
 IN_MEMORY = "memory:"
 """How a model that was handed over as an object is named in a config, before its class."""
@@ -71,22 +69,21 @@ class ExamConfig:
     def __post_init__(self) -> None:
         if not 0 < self.percentile < 100:
             raise UserError(f"percentile must lie between 0 and 100, got {self.percentile}")
-        for name in ("seed", "scene_seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise UserError(f"seed must be 0 or more, got {self.seed}")
         if self.template not in TEMPLATES:
             raise unknown("prompt template", self.template, TEMPLATES)
-        for name in ("max_new_tokens", "limit", "batch_size", "pairs"):
+        for name in ("max_new_tokens", "limit", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise UserError(f"{name} must be 1 or more, got {value}")
-        self._check_world()
+        _ = self.world
 
     @property
     def slug(self) -> str:
         """A folder name: which model on which benchmark, and a hash of every choice, so that no two exams share it."""
         digest = hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()
-        return f"exam-{_slug(self.model)}-on-{_slug(self.on)}-{digest[:6]}"
+        return f"exam-{slug_of(self.model)}-on-{slug_of(self.on)}-{digest[:6]}"
 
     @property
     def asking(self) -> Literal["generate", "options"]:
@@ -95,18 +92,19 @@ class ExamConfig:
             return "options" if self.model == UNTRAINED else "generate"
         return self.ask
 
-    def _check_world(self) -> None:
-        if not WORLD_SIZES[0] <= self.size <= WORLD_SIZES[1]:
-            raise UserError(
-                f"size {self.size}: pictures of the world are {WORLD_SIZES[0]} to {WORLD_SIZES[1]} pixels wide here"
+    @property
+    def world(self) -> WorldChoice:
+        """Which scenes, where the benchmark is the world."""
+        choice = WorldChoice(scene_seed=self.scene_seed, size=self.size, pairs=self.pairs)
+        if choice != WorldChoice() and self.on != WORLD:
+            odd = next(
+                name for name, value in asdict(choice).items() if value != getattr(WorldChoice(), name)
             )
-        defaults = {"scene_seed": 0, "size": 96, "pairs": 20}
-        odd = [name for name, value in defaults.items() if getattr(self, name) != value]
-        if odd and self.on != WORLD:
             raise UserError(
-                f"{odd[0]} {getattr(self, odd[0])} draws scenes of the world and {self.on!r} was named: leave it out, or"
+                f"{odd} {getattr(self, odd)} draws scenes of the world and {self.on!r} was named: leave it out, or"
                 f" examine on {WORLD!r}"
             )
+        return choice
 
 
 def given(config: ExamConfig) -> dict[str, Any]:
@@ -136,9 +134,3 @@ def _flags(config: ExamConfig) -> list[str]:
             flag = "--" + name.replace("_", "-")
             words += [flag] if value is True else [flag, str(value)]
     return words
-
-
-def _slug(name: str) -> str:
-    """The last two parts of an id or path, in letters that any file system takes."""
-    tail = "-".join(part for part in Path(name).parts[-2:] if part not in ("/", ".", ".."))
-    return re.sub(r"[^A-Za-z0-9._]+", "-", tail).strip("-.").lower()[:60] or "model"

@@ -7,9 +7,6 @@ from eyechart import zoo
 UNTRAINED = "untrained"
 """The name of the random-weight LLaVA, which is examined by default where there is no zoo."""
 
-WORLD = "world"
-"""The name of the benchmark that is rendered for the exam: pairs of siblings from the world's test split."""
-
 EXAMINED = ("llava-biased", "llava-told-all")
 """Zoo models that are examined when no model is named, as far as they are there; the page is the first one's."""
 

@@ -20,17 +20,21 @@ from eyechart.core.devices import pick_batch_size, pick_device
 from eyechart.core.embeddings import EmbeddingStore
 from eyechart.core.errors import UserError
 from eyechart.core.images import open_image, thumbnail_jpeg
-from eyechart.core.records import Capability, Graded, Item, Outcome, Prompt
+from eyechart.core.records import Capability, Graded, Item
 from eyechart.core.runs import RunFolder
-from eyechart.exam.benchmark import Progress, open_benchmark, world_plan
+from eyechart.exam.benchmark import open_benchmark, world_plan
 from eyechart.exam.config import IN_MEMORY, ExamConfig, given, rerun_command
-from eyechart.exam.defaults import UNTRAINED, WORLD
-from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json, sample_row
+from eyechart.exam.defaults import UNTRAINED
+from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, compare_pairs
+from eyechart.models.servers import Server
 from eyechart.models.vlms import VLM
 from eyechart.report import summary_sentences, write_report
-from eyechart.score import AskedPrompt, build_prompt, grade_reply, grade_scores, summarise
+from eyechart.score import summarise
+from eyechart.score.answers import answers_of, ask_here, ask_server
+from eyechart.score.opening import WORLD, Progress
+from eyechart.score.variants import Asked, Variant, put
 
 TASK = "exam"
 """The name samples and results are filed under."""
@@ -168,7 +172,12 @@ def _batch_size(stage: Stage, run: RunFolder) -> int:
         device = stage.device.device
 
         def fits(size: int) -> None:
-            _replies(stage, [(item, _prompt(stage, item)) for item in stage.benchmark.items[:size]])
+            answers_of(
+                stage.vlm,
+                _asked(stage)[:size],
+                ask=stage.config.asking,
+                max_new_tokens=stage.config.max_new_tokens,
+            )
 
         chosen = pick_batch_size(wish, device=device, default=BATCH[device.type], fits=fits)
         kept = {"value": chosen.value, "reason": chosen.reason}
@@ -184,58 +193,25 @@ def _thumbnails(items: Sequence[Item], run: RunFolder) -> None:
             run.write_bytes(name, thumbnail_jpeg(open_image(item.image).image))
 
 
-def _prompt(stage: Stage, item: Item) -> AskedPrompt:
-    return build_prompt(item, stage.config.template)
-
-
 def _ask(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> list[Graded]:
     """Put every question not yet answered; one line in the log an item, on the disk before the next batch."""
-    items = stage.benchmark.items
     log = run.jsonl(f"samples_{TASK}.jsonl", key="doc_id")
-    if len(log) < len(items):
-        stage.vlm.require(
-            Capability.GENERATE if stage.config.asking == "generate" else Capability.OPTION_SCORES,
-            for_="an exam",
-        )
-    for start in range(0, len(items), batch):
-        progress("asking", start, len(items))
-        chunk = items[start : start + batch]
-        if all(item.id in log for item in chunk):
-            continue
-        asked = [(item, _prompt(stage, item)) for item in chunk]
-        for (item, prompt), graded in zip(asked, _replies(stage, asked), strict=True):
-            if item.id not in log:
-                log.append(sample_row(item, prompt, graded))
-    progress("asking", len(items), len(items))
-    log.finalise([item.id for item in items])
-    return [_graded_again(row) for row in log]
-
-
-def _replies(stage: Stage, asked: Sequence[tuple[Item, AskedPrompt]]) -> list[Graded]:
-    prompts = [Prompt(text=prompt.text, images=(open_image(item.image).image,)) for item, prompt in asked]
-    if stage.config.asking == "generate":
-        said = stage.vlm.generate(prompts, max_new_tokens=stage.config.max_new_tokens)
-        return [
-            grade_reply(item, reply, prompt.labels) for (item, prompt), reply in zip(asked, said, strict=True)
-        ]
-    graded = []
-    for (item, prompt), shown in zip(asked, prompts, strict=True):
-        options = [stage.vlm.join(shown) + label for label in prompt.labels]
-        graded.append(grade_scores(item, stage.vlm.option_scores(shown, options), prompt.labels))
-    return graded
-
-
-def _graded_again(row: dict[str, Any]) -> Graded:
-    """A line of the log as the record it was made from."""
-    filtered = row["filtered_resps"][0]
-    scores = row["option_scores"]
-    return Graded(
-        item_id=row["doc_id"],
-        reply=row["resps"][0][0],
-        choice=row["labels"].index(filtered) if filtered else None,
-        outcome=Outcome(row["outcome"]),
-        option_scores=tuple(scores) if scores is not None else None,
+    asked, config = _asked(stage), stage.config
+    if isinstance(stage.vlm, Server):
+        return ask_server(stage.vlm, asked, log, max_new_tokens=config.max_new_tokens, progress=progress)
+    return ask_here(
+        stage.vlm,
+        asked,
+        log,
+        ask=config.asking,
+        max_new_tokens=config.max_new_tokens,
+        batch=batch,
+        progress=progress,
     )
+
+
+def _asked(stage: Stage) -> list[Asked]:
+    return put(stage.benchmark, Variant(template=stage.config.template))
 
 
 def _look(stage: Stage, run: RunFolder, batch: int, progress: Progress) -> Comparison | None:

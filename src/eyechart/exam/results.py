@@ -1,4 +1,4 @@
-"""An exam's records in the shapes they are stored in: sample lines, the table of pairs, `results.json`."""
+"""An exam's records in the shapes they are stored in: the table of pairs, `results.json`."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ import pyarrow as pa
 from scipy.stats import fisher_exact
 
 from eyechart.core.config import to_dict
-from eyechart.core.records import Benchmark, Graded, Item
+from eyechart.core.records import Benchmark
 from eyechart.core.runs import RunFolder
 from eyechart.core.stats import wilson
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, PairSimilarity
-from eyechart.score import AskedPrompt, Summary
+from eyechart.score import Summary
 
 SCHEMA = 1
 """Of the `eyechart` block of results.json and of the tables beside it."""
@@ -34,29 +34,6 @@ PAIRS_SCHEMA = pa.schema(
         *(pa.field(name, pa.bool_()) for name in ("suspect", "right_a", "right_b", "pair_right")),
     ]
 )
-
-
-def sample_row(item: Item, prompt: AskedPrompt, graded: Graded) -> dict[str, Any]:
-    """One line of `samples_<task>.jsonl`, in the shape lm-eval and lmms-eval log samples."""
-    return {
-        "doc_id": item.id,
-        "doc": {
-            "question": item.question,
-            "options": list(item.options),
-            "pattern": item.pattern,
-            "pair_id": item.pair_id,
-            "image": str(item.image),
-            "image_sha256": item.image_sha256,
-        },
-        "target": prompt.labels[item.answer],
-        "labels": list(prompt.labels),
-        "prompt": prompt.text,
-        "resps": [[graded.reply]],
-        "filtered_resps": ["" if graded.choice is None else prompt.labels[graded.choice]],
-        "outcome": str(graded.outcome),
-        "right": int(graded.outcome == "right"),
-        "option_scores": list(graded.option_scores) if graded.option_scores is not None else None,
-    }
 
 
 def pair_rows(summary: Summary, comparison: Comparison | None) -> list[dict[str, Any]]:

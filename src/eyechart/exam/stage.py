@@ -17,9 +17,9 @@ from eyechart.core.devices import pick_device
 from eyechart.core.errors import UserError
 from eyechart.core.images import open_image
 from eyechart.core.records import Benchmark, Capability
-from eyechart.exam.benchmark import Progress, open_benchmark
+from eyechart.exam.benchmark import open_benchmark
 from eyechart.exam.config import ExamConfig
-from eyechart.exam.defaults import HUB_REFERENCE, UNTRAINED, WORLD, zoo_reference
+from eyechart.exam.defaults import HUB_REFERENCE, UNTRAINED, zoo_reference
 from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, pool
@@ -27,6 +27,7 @@ from eyechart.models.quiet import quiet
 from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
 from eyechart.models.untrained import Untrained, make_untrained
 from eyechart.models.vlms import VLM
+from eyechart.score.opening import WORLD, Progress
 
 
 class Stage:
