@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_files import png, write_csv
+from benchmark_files import jpeg, mmvp_all, mmvp_vlm_rows, png, write_csv
 
 
 @pytest.fixture
@@ -36,3 +36,27 @@ def drawn(tmp_path: Path) -> Callable[..., list[str]]:
         return [f"img/p{number}.png" for number in range(count)]
 
     return write
+
+
+@pytest.fixture(scope="session")
+def all_of_mmvp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder shaped as all of MMVP; not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("sets") / "MMVP"
+    write_csv(folder / "Questions.csv", mmvp_all())
+    (folder / "MMVP Images").mkdir()
+    for number in range(1, 301):
+        (folder / "MMVP Images" / f"{number}.jpg").write_bytes(jpeg(number))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def all_of_mmvp_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder shaped as all of MMVP-VLM; not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("sets") / "MMVP_VLM"
+    rows = mmvp_vlm_rows()
+    write_csv(folder / "Questions.csv", rows)
+    for row in rows:
+        path = folder / "MLLM_VLM Images" / row["Type"] / f"{row['Question ID']}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(int(row["Question ID"])))
+    return folder

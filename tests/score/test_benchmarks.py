@@ -362,8 +362,8 @@ def test_many_problems_are_listed_and_counted(tmp_path, drawn):
         ({"answer": "anwser"}, r"no column 'answer' \(did you mean it to be 'anwser'\?\)"),
         ({"options": "Opsions"}, r"no column 'options' \(did you mean it to be 'Opsions'\?\)"),
         ({"image": "images"}, r"no column 'image' \(did you mean it to be 'images'\?\)"),
-        ({"pair_id": "pairid"}, r"(?s)no column 'pair_id' \(did you mean it to be 'pairid'\?\).*scores by pair only.*same pair_id"),
-        ({"pair_id": "group"}, r"no column 'pair_id'\. This version scores by pair only"),
+        ({"pair_id": "pairid"}, r"(?s)no column 'pair_id' \(did you mean it to be 'pairid'\?\).*same pair_id.*kind 'items'"),
+        ({"pair_id": "group"}, r"no column 'pair_id', and this is no layout that goes without"),
         ({"pattern": "Correct Answer"}, r"columns 'answer' and 'Correct Answer' both say the answer"),
     ],
 )  # fmt: skip

@@ -114,7 +114,7 @@ class Benchmark:
     """How it is scored: a name in `score.rules.RULES`."""
 
     corrections: tuple[Correction, ...] = ()
-    """Labels in doubt; `items` hold them as the source has them."""
+    """Labels in doubt; `items` hold the ones first published, whichever a re-hosted source has."""
 
     def corrected(self) -> tuple[Item, ...]:
         """The items with the corrections applied, in the same order.

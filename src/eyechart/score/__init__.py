@@ -1,9 +1,13 @@
-"""Benchmarks read and checked, questions put, replies graded, and scores by pair with their intervals."""
+"""Benchmarks read and checked, questions put, replies graded, scores by pair with their intervals, runs compared."""
 
 from eyechart.score.asking import LABEL_STYLES, TEMPLATES, AskedPrompt, LabelStyle, Template, build_prompt
 from eyechart.score.benchmarks import LAYOUTS, exam_hash, load_benchmark
 from eyechart.score.doubts import DOUBTS, Doubt, doubtful
 from eyechart.score.grading import grade_reply, grade_scores, read_choice
+from eyechart.score.kinds import KINDS, MATCH_KINDS
+from eyechart.score.matches import load_matches
+from eyechart.score.measures import Measure
+from eyechart.score.rules import RULES, Rule, measure
 from eyechart.score.scoring import (
     NO_PATTERN,
     Favourite,
@@ -16,16 +20,21 @@ from eyechart.score.scoring import (
 
 __all__ = [
     "DOUBTS",
+    "KINDS",
     "LABEL_STYLES",
     "LAYOUTS",
+    "MATCH_KINDS",
     "NO_PATTERN",
+    "RULES",
     "TEMPLATES",
     "AskedPrompt",
     "Doubt",
     "Favourite",
     "LabelStyle",
+    "Measure",
     "PairOutcome",
     "PatternScore",
+    "Rule",
     "Score",
     "Summary",
     "Template",
@@ -35,6 +44,8 @@ __all__ = [
     "grade_reply",
     "grade_scores",
     "load_benchmark",
+    "load_matches",
+    "measure",
     "read_choice",
     "summarise",
 ]

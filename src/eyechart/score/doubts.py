@@ -1,7 +1,7 @@
-"""Items of published benchmarks whose labels are publicly doubted: noted, never changed.
+"""Questions of published benchmarks whose labels are publicly doubted, known by their words alone.
 
-The reports on MMVP's ids 99/100 contradict one another (both labels swapped, or only one of them wrong), so
-there is nothing to apply before a person has looked at the pictures.
+Where the item's id fits as well, `mmvp.label_sets` knows both labels and both are reported; where it does not, as in a
+set that took the question over under another id, the doubt is noted and nothing is changed.
 """
 
 from collections.abc import Iterable

@@ -25,6 +25,10 @@ class Draft:
     answer: int
     image: Any
     pattern: str | None
+    more: tuple[Any, ...] = ()
+    """What the table says of the second and further pictures."""
+
+    facets: tuple[tuple[str, str], ...] = ()
 
     @property
     def right(self) -> str:
@@ -36,6 +40,9 @@ class Draft:
 
 
 Pair = tuple[Draft, Draft]
+
+Group = tuple[Draft, ...]
+"""Rows that stand or fall together: an item alone, a pair, or the four items of a NaturalBench row."""
 
 
 def natural(text: str) -> tuple[Any, ...]:
@@ -68,15 +75,16 @@ def read_pairs(table: Table, columns: Columns, *, by_number: bool) -> list[Pair]
     paired = "pair_id" in columns.found
     if not paired and not (by_number and "id" in columns.found):
         raise UserError(
-            f"{table.path}: {missing_column('pair_id', columns.unused)}. This version scores by pair only: "
-            "give the two items of a pair (one question, two pictures, opposite answers) the same pair_id. "
-            "Only an MMVP-shaped folder may go without: there ids 2k-1 and 2k are pair k."
+            f"{table.path}: {missing_column('pair_id', columns.unused)}, and this is no layout that goes without: "
+            "give the two items of a pair (one question, two pictures, opposite answers) the same pair_id, "
+            "or have every row scored by itself with the kind 'items'. "
+            "In an MMVP-shaped folder ids 2k-1 and 2k are pair k."
         )
     problems: list[str] = []
     drafts = []
     for row in table.rows:
         try:
-            drafts.append(_draft(row, columns))
+            drafts.append(read_draft(row, columns))
         except ValueError as error:
             problems.append(f"row {row.number}: {error}")
     complain(table, problems)
@@ -99,19 +107,19 @@ def complain(table: Table, problems: Sequence[str]) -> None:
         raise UserError(f"{table.path}: this cannot be scored as it stands:{listed}{more}")
 
 
-def _draft(row: Row, columns: Columns) -> Draft:
+def read_draft(row: Row, columns: Columns) -> Draft:
+    """A row with question, options, answer and image in columns of their own.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
     question = " ".join(text_of(columns.cell(row.cells, "question")).split())
     if not question:
         raise ValueError("the question is empty")
     if "id" in columns.found and not text_of(columns.cell(row.cells, "id")):
         raise ValueError("the id is empty")
     options, labels = _options(row, columns)
-    if not 2 <= len(options) <= len(LETTERS):
-        raise ValueError(f"{len(options)} options {options!r}; a question has 2 to {len(LETTERS)}")
-    if not all(options):
-        raise ValueError(f"an option is empty: {options!r}")
-    if len(set(options)) < len(options):
-        raise ValueError(f"two options are the same: {options!r}")
+    check_options(options)
     return Draft(
         number=row.number,
         id=text_of(columns.cell(row.cells, "id")),
@@ -122,6 +130,20 @@ def _draft(row: Row, columns: Columns) -> Draft:
         image=_image(row, columns),
         pattern=text_of(columns.cell(row.cells, "pattern")) or None,
     )
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Two to 26 options, none empty, all different.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not 2 <= len(options) <= len(LETTERS):
+        raise ValueError(f"{len(options)} options {options!r}; a question has 2 to {len(LETTERS)}")
+    if not all(options):
+        raise ValueError(f"an option is empty: {options!r}")
+    if len(set(options)) < len(options):
+        raise ValueError(f"two options are the same: {options!r}")
 
 
 def _options(row: Row, columns: Columns) -> tuple[tuple[str, ...], Any]:

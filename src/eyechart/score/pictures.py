@@ -25,6 +25,8 @@ class Opened:
 
     path: Path
     sha256: str
+    size: tuple[int, int]
+    """(width, height) in pixels, as stored."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,10 +37,14 @@ class Pictures:
     store: Path | None
     """Where pictures that stand in the table as bytes are written, each under its own sha256."""
 
+    search: bool = False
+    """Whether a picture that is not where the table says is looked for, by its name, in the folders below."""
+
     sizes: list[tuple[int, int]] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
     _opened: dict[Path, Opened | BadImage] = field(default_factory=dict)
     _by_stem: dict[str, Path] | None = None
+    _below: list[Path] | None = None
 
     def open(self, cell: Any, item_id: str) -> Opened:
         """The picture of a row: `cell` is what its image column holds, None where there is no such column.
@@ -70,7 +76,7 @@ class Pictures:
         if isinstance(cell, bytes):
             return self._written(cell, item_id)
         if isinstance(cell, str) and cell.strip():
-            return self.table.folder / cell.strip()
+            return self._named(cell.strip())
         raise UserError(
             f"{self.table.path}: item {item_id!r}: the image is {str(cell)[:80]!r}; expected a path or bytes"
         )
@@ -83,7 +89,23 @@ class Pictures:
             return error
         self.sizes.append(opened.size_on_disk)
         self.remarks.update(opened.notes)
-        return Opened(path=path, sha256=opened.sha256)
+        return Opened(path=path, sha256=opened.sha256, size=opened.size_on_disk)
+
+    def _named(self, name: str) -> Path:
+        """Where the table says, or else the one place in the folders below where a file of this name is."""
+        said = self.table.folder / name
+        if not self.search or said.is_file():
+            return said
+        if self._below is None:
+            below = folders_below(self.table.folder)
+            self._below = [*below, self.store] if self.store and self.store not in below else below
+        names = (
+            [name] if Path(name).suffix.lower() in _SUFFIXES else [name + end for end in sorted(_SUFFIXES)]
+        )
+        there = [path for folder in self._below for end in names if (path := folder / end).is_file()]
+        if len(there) > 1:
+            raise UserError(f"{self.table.path}: two pictures named {name!r}: {there[0]} and {there[1]}")
+        return there[0] if there else said
 
     def _written(self, content: bytes, item_id: str) -> Path:
         if self.store is None:
@@ -101,6 +123,12 @@ class Pictures:
         if self._by_stem is None:
             self._by_stem = pictures_by_stem(self.table.folder)
         return self._by_stem.get(_stem(item_id), self.table.folder / item_id)
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """The folders one and two levels below, in the order of their names."""
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [*below, *(each for path in below for each in sorted(path.iterdir()) if each.is_dir())]
 
 
 def pictures_by_stem(folder: Path) -> dict[str, Path]:

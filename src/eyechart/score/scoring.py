@@ -145,7 +145,7 @@ def summarise(
         ValueError: there are no items, a pair has not two items, or items and graded replies do not match
             one to one.
     """
-    replies = _matched(items, graded)
+    replies = matched(items, graded)
     pairs = _paired(items, replies)
     options = {"level": level, "resamples": resamples, "seed": seed}
     patterns = sorted({pair.pattern or NO_PATTERN for pair in pairs})
@@ -156,7 +156,12 @@ def summarise(
     )
 
 
-def _matched(items: Sequence[Item], graded: Iterable[Graded]) -> dict[str, Graded]:
+def matched(items: Sequence[Item], graded: Iterable[Graded]) -> dict[str, Graded]:
+    """The graded replies by item.
+
+    Raises:
+        ValueError: there are no items, or items and graded replies do not match one to one.
+    """
     given = list(graded)
     replies = {reply.item_id: reply for reply in given}
     asked = {item.id for item in items}

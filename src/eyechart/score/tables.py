@@ -1,7 +1,7 @@
 """Read a benchmark's rows from CSV, TSV, JSON, JSONL, Parquet or a saved dataset folder.
 
 A table comes in, rows of raw cells come out, each with its number as a person counts it: 1 is the first row
-of data. Nothing here knows what the columns mean.
+of data. Nothing here knows what the columns mean; which files are one table is for `finding` to say.
 """
 
 import csv
@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ import pyarrow.parquet as pq
 
 from eyechart.core.errors import UserError, need
 
-CSV_NAME = "questions.csv"
-"""The name of MMVP's table, in any case; where a folder has one, it is the table."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of raw cells; `number` counts from 1 at the first row of data."""
+    """One row of raw cells; `number` counts from 1 at the first row of data, through all files of the table."""
 
     number: int
     cells: Mapping[str, Any]
+    file: str = ""
+    """The name of the file it stands in, where the table is of several files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,35 +56,48 @@ def read_table(path: Path) -> Table:
     return table
 
 
-def find_table(source: Path) -> Path:
-    """The table of a benchmark: the file itself, a saved dataset, or the one table in a folder.
+def read_tables(paths: Sequence[Path], folder: Path) -> Table:
+    """Read one table, or several files of one table joined in their order.
 
-    In a folder `Questions.csv` comes first, then the only table file there, then the same one level down.
+    Args:
+        paths: the files.
+        folder: where the files of one table lie, for messages, and relative pictures of tables from several folders.
 
     Raises:
-        UserError: nothing is there, or several tables are and none is named `Questions.csv`.
+        UserError: as `read_table`, or two files have other columns.
     """
-    if not source.exists():
-        raise UserError(
-            f"no benchmark at {str(source)!r}: it is neither a file nor a folder here. "
-            "Give an MMVP-shaped folder or a table; nothing is downloaded."
-        )
-    if source.is_file() or is_saved_dataset(source):
-        return source
-    below = [folder for folder in sorted(source.iterdir()) if folder.is_dir()]
-    for level in ([source], below):
-        files = [file for folder in level for file in sorted(folder.iterdir()) if file.is_file()]
-        named = [file for file in files if file.name.lower() == CSV_NAME]
-        found = named or [file for file in files if file.suffix.lower() in _READERS]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(str(file.relative_to(source)) for file in found)
-            raise UserError(f"{source}: several tables ({names}); name the one that is the benchmark")
-    raise UserError(
-        f"{source}: no table in this folder. An MMVP-shaped folder holds Questions.csv beside its images; "
-        f"tables are read from {', '.join(_READERS)}."
+    tables = [read_table(path) for path in paths]
+    if len(tables) == 1:
+        return tables[0]
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.columns) != set(first.columns):
+            raise UserError(
+                f"{table.path} has the columns {', '.join(table.columns)}, and {first.path.name} has"
+                f" {', '.join(first.columns)}: these are not files of one table; give the one that is the benchmark"
+            )
+    joined = [(row.cells, table.path.name) for table in tables for row in table.rows]
+    same = {table.folder for table in tables}
+    return Table(
+        path=folder,
+        folder=same.pop() if len(same) == 1 else folder,
+        columns=first.columns,
+        rows=tuple(Row(number=n, cells=cells, file=file) for n, (cells, file) in enumerate(joined, start=1)),
+        notes=(
+            f"one table of {len(tables)} files, joined: {', '.join(table.path.name for table in tables)}",
+            *(note for table in tables for note in table.notes),
+        ),
     )
+
+
+def can_read(path: Path) -> bool:
+    """Whether there is a reader for this kind of file."""
+    return path.suffix.lower() in _READERS
+
+
+def endings() -> str:
+    """The kinds of files that are read, for people."""
+    return ", ".join(_READERS)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -186,13 +198,28 @@ def _objects(path: Path, rows: list[Any]) -> Table:
 
 
 def _read_json(path: Path) -> Table:
+    """A list of objects, an object of objects by their ids (as SugarCrepe's), or one object a line (as POPE's)."""
+    text = _text(path)
     try:
-        rows = json.loads(_text(path))
+        rows = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON ({error}); one object for each line is .jsonl") from None
+        rows = _lines(text)
+        if rows is None:
+            raise UserError(f"{path}: no JSON ({error}); one object for each line is .jsonl") from None
+    if isinstance(rows, dict) and rows and all(isinstance(cells, dict) for cells in rows.values()):
+        rows = [{"id": key, **cells} for key, cells in rows.items()]
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of objects, got {type(rows).__name__}")
     return _objects(path, rows)
+
+
+def _lines(text: str) -> list[Any] | None:
+    """The objects of a text that has one on each line, None where it is no such text."""
+    try:
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return rows if len(rows) > 1 and all(isinstance(row, dict) for row in rows) else None
 
 
 def _read_jsonl(path: Path) -> Table:
