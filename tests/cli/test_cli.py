@@ -15,7 +15,7 @@ from small_world import small_world
 
 FROZEN = {
     "exam": {
-        "adapter", "ask", "attn", "batch_size", "device", "device_map", "dry_run", "dtype", "fresh", "json", "limit",
+        "adapter", "ask", "attn", "base_url", "batch_size", "device", "device_map", "dry_run", "dtype", "fresh", "json", "limit",
         "max_new_tokens", "models", "on", "out", "pairs", "percentile", "quiet", "reference", "reference_pooling",
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
@@ -28,13 +28,18 @@ FROZEN = {
     },
     "score": {
         "adapter", "also", "ask", "attn", "base_url", "batch_size", "concurrency", "device", "device_map", "dry_run",
-        "dtype", "engine", "fresh", "json", "kind", "labels", "limit", "max_new_tokens", "model", "on", "order", "out",
+        "dtype", "engine", "fresh", "json", "judge", "judge_for", "judge_model", "kind", "labels", "limit", "max_new_tokens", "model", "on", "order", "out",
         "pairs", "quiet", "retries", "revision", "scene_seed", "seed", "show", "side", "size", "tasks", "template",
         "timeout", "trust_remote_code",
     },
     "report": {"json", "runs"},
     "train": {
         "batch_size", "clip", "json", "max_steps", "out", "questions", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
+    },
+    "bench list": {"json"},
+    "bench check": {"json", "kind", "limit", "pairs", "scene_seed", "size", "source"},
+    "bench export": {
+        "json", "kind", "licence", "limit", "out", "pairs", "quiet", "scene_seed", "size", "source", "task", "to",
     },
     "zoo list": {"json"},
     "zoo card": {"json", "name"},

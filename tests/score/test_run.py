@@ -118,11 +118,26 @@ def test_interrupted_anywhere_it_ends_with_the_same_results(stage, at, llava, be
 
 def test_a_finished_run_is_shown_again_without_the_model(llava, benchmark, tmp_path, monkeypatch):
     first = score(config(llava, benchmark), out=tmp_path / "run")
-    monkeypatch.setattr("eyechart.score.run.load_vlm", None)
+    monkeypatch.setattr("eyechart.score.held.load_vlm", None)
     again = score(config(llava, benchmark), out=tmp_path / "run")
     assert (again.again, again.results) == (True, first.results)
     with pytest.raises(UserError, match='template: "letter" → "mmvp"'):
         score(config(llava, benchmark, template="mmvp"), out=tmp_path / "run")
+
+
+def test_a_judge_reads_what_the_rules_left_and_is_told_beside(llava, benchmark, tmp_path):
+    asked = config(llava, benchmark, judge=llava, judge_for="all")
+    (each,) = score(asked, out=tmp_path / "run").results["eyechart"]["variants"]
+    lines = (tmp_path / "run/judged_pictures.jsonl").read_text("utf8").splitlines()
+    rows = {row["doc_id"]: row for row in map(json.loads, lines)}
+    assert len(rows) == each["judged"]["decided_on"] == 6
+    assert {row["reply"] for row in rows.values()} == {
+        row["resps"][0][0] for row in samples(tmp_path / "run")
+    }
+    assert each["judged"]["measures"][0]["n"] == each["measures"][0]["n"] == 3
+    assert all(row["clear"] or row["judge"] is None for row in rows.values())
+    with pytest.raises(UserError, match="a judge reads replies"):
+        config(llava, benchmark, judge=llava, ask="options")
 
 
 def test_option_texts_are_compared_by_token(llava, benchmark, tmp_path):
@@ -146,7 +161,7 @@ def test_sets_of_the_world_are_rendered_for_the_occasion(llava, tmp_path):
 
 
 def test_a_plan_loads_no_weights(llava, benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr("eyechart.score.run.load_vlm", None)
+    monkeypatch.setattr("eyechart.score.held.load_vlm", None)
     said = plan(config(llava, benchmark, also=("blank",)), out=tmp_path / "run")
     assert (said["model_kind"], said["ways"], said["set"]["pairs"]) == ("vlm", ["base", "blank"], 3)
     assert plan(ScoreConfig(model=llava, limit=10))["set"] == {"pairs": 18}
@@ -183,6 +198,9 @@ def test_the_command_that_runs_it_again_names_every_choice():
     assert words.count("--also") == 2
     assert "--trust-remote-code" in words
     assert words[-2:] == ["--out", "run"]
+    served = command_of(ScoreConfig(model="http://host/v1", served_model="m"), Path("run"))
+    assert served[:5] == ["eyechart", "score", "m", "--base-url", "http://host/v1"]
+    assert "--served-model" not in served
     assert len({asked.slug, ScoreConfig(model="a/b").slug, ScoreConfig(model="a/b", limit=3).slug}) == 3
 
 

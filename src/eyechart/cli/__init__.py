@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import compare, doctor, exam, lists, mine, report, score, train, world, zoo
+from eyechart.cli import bench, compare, doctor, exam, lists, mine, report, score, train, world, zoo
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -32,6 +32,7 @@ app.command("compare")(compare.run_compare)
 app.command("mine")(mine.run_mine)
 app.command("report")(report.render_again)
 app.command("train")(train.run_training)
+app.add_typer(bench.app, name="bench")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(world.app, name="world")
 app.add_typer(lists.app, name="list")

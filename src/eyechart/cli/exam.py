@@ -15,8 +15,8 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="Hugging Face ids (ORG/NAME[@REVISION]), local folders, zoo:NAME or 'untrained' (random weights). Several"
-        " are shown side by side on the page of the first. None: the zoo's VLMs; without a zoo, 'untrained'.",
+        help="Hugging Face ids (ORG/NAME[@REVISION]), local folders, zoo:NAME, URLs of OpenAI-compatible servers"
+        " (http://host:8000/v1), or 'untrained' (random weights). Several are shown side by side on the page of the first. None: the zoo's VLMs; without a zoo, 'untrained'.",
     ),
 ]
 On = Annotated[
@@ -26,6 +26,9 @@ On = Annotated[
         help="Benchmarks: an MMVP-shaped folder (images + CSV), a table with question, options, answer, image,"
         " pattern, pair_id, or 'world' (the default): scenes rendered for the exam.",
     ),
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="A server's URL; the models are then names of models it serves.")
 ]
 SceneSeed = Annotated[
     int,
@@ -97,6 +100,7 @@ def run_exam(
     models: Models = None,
     *,
     on: On = None,
+    base_url: BaseUrl = None,
     scene_seed: SceneSeed = 0,
     size: Size = 96,
     pairs: Pairs = 20,
@@ -135,7 +139,7 @@ def run_exam(
         "device": device, "device_map": device_map, "attn": attn, "revision": revision,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    exams = _exams(models, on, options)
+    exams = _exams(models, on, options, base_url)
     if dry_run:
         from eyechart.exam import plan
 
@@ -150,18 +154,18 @@ def run_exam(
 
 
 def _exams(
-    models: list[str] | None, benchmarks: list[str] | None, options: dict[str, Any]
+    models: list[str] | None, benchmarks: list[str] | None, options: dict[str, Any], base_url: str | None
 ) -> "list[ExamConfig]":
     """Every model on every benchmark, benchmark by benchmark."""
     from eyechart.core.config import build
     from eyechart.exam import ExamConfig, default_models
 
     named = [{}] if benchmarks is None else [{"on": benchmark} for benchmark in benchmarks]
-    return [
-        build(ExamConfig, {**options, **on, "model": model})
-        for on in named
-        for model in models or default_models()
-    ]
+    if base_url is None:
+        asked: list[dict[str, str | None]] = [{"model": model} for model in models or default_models()]
+    else:
+        asked = [{"model": base_url, "served_model": model} for model in (models or (None,))]
+    return [build(ExamConfig, {**options, **on, **model}) for on in named for model in asked]
 
 
 def _folder(config: "ExamConfig", out: Path | None, exams: "list[ExamConfig]") -> Path | None:

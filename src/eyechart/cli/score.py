@@ -68,6 +68,15 @@ Pairs = Annotated[int, typer.Option(help="On the world: pairs of each of the nin
 Concurrency = Annotated[int, typer.Option(help="Of a server: questions under way at once.")]
 Retries = Annotated[int, typer.Option(help="Of a server: how often an unanswered question is put again.")]
 Timeout = Annotated[float, typer.Option(help="Of a server: seconds to wait for an answer.")]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="A model or a server that reads replies, too; what it makes of them is told beside the score by rule, with every"
+        " difference."
+    ),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="Where the judge is a server: which of its models.")]
+JudgeFor = Annotated[str, typer.Option(help="Replies the judge reads: unread (by the rules), or all.")]
 Engine = Annotated[
     str,
     typer.Option(
@@ -115,6 +124,9 @@ def run_score(
     concurrency: Concurrency = 8,
     retries: Retries = 6,
     timeout: Timeout = 120.0,
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
+    judge_for: JudgeFor = "unread",
     engine: Engine = "eyechart",
     tasks: Tasks = None,
     adapter: Adapter = None,
@@ -153,7 +165,8 @@ def run_score(
         "model": base_url or model, "served_model": model if base_url else None, "on": on, "kind": kind, "ask": ask,
         "template": template, "labels": labels, "order": order, "show": show, "side": side, "also": tuple(also or ()),
         "max_new_tokens": max_new_tokens, "scene_seed": scene_seed, "size": size, "pairs": pairs,
-        "concurrency": concurrency, "retries": retries, "timeout": timeout, "adapter": adapter, "limit": limit,
+        "concurrency": concurrency, "retries": retries, "timeout": timeout, "judge": judge,
+        "judge_model": judge_model, "judge_for": judge_for, "adapter": adapter, "limit": limit,
         "seed": seed, "batch_size": size_of_batch, "dtype": dtype, "device": device, "device_map": device_map,
         "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code,
     }  # fmt: skip

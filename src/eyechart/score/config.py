@@ -58,6 +58,15 @@ class ScoreConfig:
     timeout: float = 120.0
     """Of a server: seconds to wait for an answer."""
 
+    judge: str | None = None
+    """A model or a server that reads replies beside the rules; what it decides is told beside the score."""
+
+    judge_model: str | None = None
+    """Where the judge is a server: which of its models."""
+
+    judge_for: Literal["unread", "all"] = "unread"
+    """Which replies the judge reads: those that the rules left unread, or all."""
+
     adapter: str | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -73,6 +82,10 @@ class ScoreConfig:
                 raise UserError(f"{name} must be 1 or more, got {value}")
         if self.seed < 0 or self.retries < 0:
             raise UserError(f"seed and retries must be 0 or more, got {self.seed} and {self.retries}")
+        if self.judge is not None and self.ask != "generate":
+            raise UserError(
+                f"a judge reads replies, and by {self.ask!r} there are none; use ask 'generate', or no judge"
+            )
         _ = self.variants, self.world
 
     @property
@@ -115,8 +128,11 @@ def given(config: ScoreConfig) -> dict[str, Any]:
 
 def command_of(config: ScoreConfig, folder: Path) -> list[str]:
     """The shell words that run this again, or continue it."""
-    words = ["eyechart", "score", config.model]
+    words = ["eyechart", "score", config.served_model or config.model]
+    words += ["--base-url", config.model] if config.served_model else []
     for name, value in given(config).items():
+        if name == "served_model":
+            continue
         flag = "--" + name.replace("_", "-")
         values = value if isinstance(value, list) else [value]
         words += [flag] if value is True else [word for one in values for word in (flag, str(one))]

@@ -22,6 +22,10 @@ def _lines(block: Mapping[str, Any]) -> Iterator[str]:
         if each["measures_corrected"]:
             yield "  with the corrected labels:"
             yield from _table(each["measures_corrected"])
+        if each.get("judged"):
+            judged = each["judged"]
+            yield f"  as the judge reads ({judged['decided_on']} replies, {judged['differs_on']} otherwise than the rules):"
+            yield from _table(judged["measures"])
         if each["unread"]:
             yield f"  {each['unread']} replies were unread and earn nothing"
         yield from _patterns(each["patterns"])
