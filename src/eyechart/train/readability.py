@@ -83,6 +83,9 @@ class Readability:
     right: Float[ndarray, " scene"]
     """Share of the seeds in which each scene was read rightly, for paired comparisons of encoders."""
 
+    control: Float[ndarray, " scene"]
+    """Whether each scene was read rightly after labels were dealt out anew, for the same comparisons."""
+
 
 _Reader = Callable[[ndarray, ndarray, int], ndarray]
 """Trains on the scenes and targets given, with a seed, and scores each word for all scenes: higher is likelier."""
@@ -166,6 +169,7 @@ def _validate(
         chance=task.chance(),
         probe=probe,
         right=right.mean(axis=0),
+        control=control,
     )
 
 
