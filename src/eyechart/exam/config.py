@@ -10,6 +10,7 @@ from typing import Any, Literal
 from eyechart.core.config import to_dict
 from eyechart.core.errors import UserError, unknown
 from eyechart.exam.defaults import UNTRAINED, default_models
+from eyechart.models.servers import is_server
 from eyechart.score import TEMPLATES
 from eyechart.score.config import slug_of
 from eyechart.score.opening import WORLD, WorldChoice
@@ -23,7 +24,10 @@ class ExamConfig:
     """Every choice of an exam."""
 
     model: str = field(default_factory=lambda: default_models()[0])
-    """An id, a folder, `zoo:NAME`, or `untrained` for a LLaVA with random weights."""
+    """An id, a folder, `zoo:NAME`, the URL of an OpenAI-compatible server, or `untrained` for a LLaVA with random weights."""
+
+    served_model: str | None = None
+    """Of a server: which of its models."""
 
     on: str = WORLD
     """A benchmark's folder or table, or `world` for pairs of scenes rendered for the exam."""
@@ -69,6 +73,10 @@ class ExamConfig:
     def __post_init__(self) -> None:
         if not 0 < self.percentile < 100:
             raise UserError(f"percentile must lie between 0 and 100, got {self.percentile}")
+        if is_server(self.model) and self.ask == "options":
+            raise UserError(
+                f"{self.model} is a server, which gives replies and no options' scores; use ask 'generate'"
+            )
         if self.seed < 0:
             raise UserError(f"seed must be 0 or more, got {self.seed}")
         if self.template not in TEMPLATES:
@@ -117,20 +125,25 @@ def rerun_command(config: ExamConfig, folder: Path) -> list[str]:
     """The shell words that run this exam again, or continue it; of a model in memory, that it cannot be."""
     if config.model.startswith(IN_MEMORY):
         return ["#", "a model in memory:", f"eyechart.examine(model, processor, out={str(folder)!r}, ...)"]
-    return ["eyechart", "exam", config.model, *_flags(config), "--out", str(folder)]
+    return ["eyechart", "exam", _named(config), *_flags(config), "--out", str(folder)]
 
 
 def rerun_several(configs: Sequence[ExamConfig], folder: Path) -> list[str]:
     """The shell words that examine several models on one benchmark again, each in its folder below `folder`."""
-    models = [config.model for config in configs]
+    models = [_named(config) for config in configs]
     return ["eyechart", "exam", *models, *_flags(configs[0]), "--out", str(folder)]
+
+
+def _named(config: ExamConfig) -> str:
+    """What stands for the model on the command line: of a server's that was chosen, its name there."""
+    return config.served_model or config.model
 
 
 def _flags(config: ExamConfig) -> list[str]:
     """Every choice but the model that is not the default, as options of the command line."""
-    words = []
+    words = ["--base-url", config.model] if config.served_model else []
     for name, value in given(config).items():
-        if name != "model":
+        if name not in ("model", "served_model"):
             flag = "--" + name.replace("_", "-")
             words += [flag] if value is True else [flag, str(value)]
     return words

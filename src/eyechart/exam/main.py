@@ -7,6 +7,7 @@ made of the same items, so an interrupted exam ends with the same results as an 
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def examine(
     """Examine a VLM: ask it every question, grade, score by pair, and find the pairs its own encoder confuses.
 
     Args:
-        model: a Hugging Face id, a folder, `zoo:NAME`, `untrained`, or a model in memory (then with its `processor`);
+        model: a Hugging Face id, a folder, `zoo:NAME`, `untrained`, a server's URL, or a model in memory (then with its `processor`);
             None is the first of `defaults.default_models`.
         processor: the processor of a model in memory.
         config: all choices at once; or give them one by one as `options` (the fields of `ExamConfig`).
@@ -94,9 +95,12 @@ def examine(
     in_memory = None if named else VLM.from_objects(model, processor)
     stage = Stage(config, folder, in_memory=in_memory, progress=progress)
     words = command or rerun_command(config, folder)
-    with RunFolder.open(
-        folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)
-    ) as run:
+    with (
+        closing(stage),
+        RunFolder.open(
+            folder, config=stage.identity(), command=words, fresh=fresh, given=given(config)
+        ) as run,
+    ):
         again = run.finished
         if not again:
             _hold(stage, run, progress)
@@ -145,7 +149,7 @@ def _asked_of_benchmark(config: ExamConfig) -> dict[str, Any]:
 def _hold(stage: Stage, run: RunFolder, progress: Progress) -> None:
     """Ask, look, score, write; each step keeps what an earlier start has done."""
     items = stage.benchmark.items
-    batch = _batch_size(stage, run)
+    batch = 1 if isinstance(stage.vlm, Server) else _batch_size(stage, stage.vlm, run)
     reference = stage.reference
     run.update_manifest(
         model=stage.vlm.describe(),
@@ -164,7 +168,7 @@ def _hold(stage: Stage, run: RunFolder, progress: Progress) -> None:
     run.finish()
 
 
-def _batch_size(stage: Stage, run: RunFolder) -> int:
+def _batch_size(stage: Stage, vlm: VLM, run: RunFolder) -> int:
     """Chosen once and kept in the manifest, so that a resumed run makes the same batches."""
     kept = run.manifest.get("batch_size")
     if kept is None:
@@ -173,7 +177,7 @@ def _batch_size(stage: Stage, run: RunFolder) -> int:
 
         def fits(size: int) -> None:
             answers_of(
-                stage.vlm,
+                vlm,
                 _asked(stage)[:size],
                 ask=stage.config.asking,
                 max_new_tokens=stage.config.max_new_tokens,

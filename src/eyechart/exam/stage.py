@@ -24,6 +24,7 @@ from eyechart.models import load_encoder, load_vlm
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, pool
 from eyechart.models.quiet import quiet
+from eyechart.models.servers import Server, is_server
 from eyechart.models.sources import Fingerprint, Source, fingerprint, parse_source
 from eyechart.models.untrained import Untrained, make_untrained
 from eyechart.models.vlms import VLM
@@ -61,11 +62,13 @@ class Stage:
         self.benchmark: Benchmark = open_benchmark(config, bundled, progress)
 
     @cached_property
-    def vlm(self) -> VLM:
-        """The model under examination, loaded."""
+    def vlm(self) -> VLM | Server:
+        """The model under examination, loaded, or its server."""
         config = self.config
         if self._in_memory is not None:
             return self._in_memory
+        if is_server(config.model):
+            return Server(config.model, model=config.served_model)
         with quiet():
             return load_vlm(
                 self._model_name,
@@ -112,19 +115,37 @@ class Stage:
 
     def fed_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
         """What the model's projector reads, as one vector an image."""
-        return np.stack([pool(fed).numpy() for fed in self.vlm.fed(images)])
+        return np.stack([pool(fed).numpy() for fed in self._here.fed(images)])
 
     @cached_property
     def fed_described(self) -> dict[str, Any] | None:
         """What the projector reads of the first picture, in words; None where it cannot be said."""
         if Capability.FED_FEATURES not in self.vlm.capabilities:
             return None
-        return self.vlm.fed([open_image(self.benchmark.items[0].image).image])[0].describe()
+        return self._here.fed([open_image(self.benchmark.items[0].image).image])[0].describe()
 
     def reference_vectors(self, images: Sequence[Image]) -> Float[np.ndarray, "image dim"]:
         """The images under the reference encoder."""
         assert self.reference is not None
         return self.reference.embed(images, pooling=self.config.reference_pooling).numpy()
+
+    def close(self) -> None:
+        """Close the connections to a server, where there are any."""
+        model = self.__dict__.get("vlm")
+        if isinstance(model, Server):
+            model.close()
+
+    @property
+    def _here(self) -> VLM:
+        """The model, where more than replies is asked of it.
+
+        Raises:
+            Incapable: it is a server.
+        """
+        if isinstance(self.vlm, Server):
+            self.vlm.require(Capability.FED_FEATURES, for_="reading fed features")
+        assert isinstance(self.vlm, VLM)
+        return self.vlm
 
     @property
     def _model_name(self) -> str:

@@ -64,7 +64,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _log(path: Path, block: Mapping[str, Any]) -> Log:
     task = path.stem.removeprefix(PREFIX)
     kind: Kind = "encoder" if block.get("kind") == "encoder" else "vlm"
-    way = next((each for each in block.get("variants", ()) if each["task"] == task), {})
+    way: Mapping[str, Any] = next((each for each in block.get("variants", ()) if each["task"] == task), {})
     asked = way.get("variant") or block.get("asking") or {}
     show = str(asked.get("show", "image"))
     read = _match if kind == "encoder" else _item

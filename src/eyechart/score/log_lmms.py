@@ -120,7 +120,9 @@ def _count_from(rows: Sequence[Mapping[str, Any]]) -> Count | None:
     own = [found for row in rows for found in _verdicts(row)[:1] if {"index", "pair_index"} <= found.keys()]
     if len(own) < len(rows) or any(_first(row.get("doc"), _IDS) is not None for row in rows):
         return None
-    given = {(row.get("doc_id"), one["index"]) for row, one in zip(rows, own, strict=True)}
+    given: set[tuple[Any, Any]] = {
+        (row.get("doc_id"), one["index"]) for row, one in zip(rows, own, strict=True)
+    }
     if not all(isinstance(number, int) and isinstance(index, int) for number, index in given):
         return None
     collided = len({index for _, index in given}) < len(given)
@@ -215,7 +217,7 @@ def split_prompt(prompt: str) -> tuple[str, tuple[str, ...], Labels]:
         for labels in ("letters", "numbers"):
             texts = _block(lines[start:], labels)
             if len(texts) >= 2:
-                best = (start, texts, labels)  # type: ignore[assignment]
+                best = (start, texts, labels)
     if best is not None:
         return " ".join("\n".join(lines[: best[0]]).split()), tuple(best[1]), best[2]
     mark = re.search(r"\(\s*(?:[aA]|1)\s*\)", prompt)
