@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from eyechart.core.errors import UserError
 from eyechart.core.records import Benchmark, Item
 from eyechart.models import load_encoder
+from eyechart.score.pair_features import _coarser
 from eyechart.score.pair_labels import covered
-from eyechart.score.readable import _coarser, read_covered, read_pairs
+from eyechart.score.readable import read_covered, read_pairs
 
 
 def a_pair(
@@ -203,7 +204,7 @@ def test_an_interval_has_a_width_where_every_pair_is_read():
 def test_patches_are_averaged_until_they_fit(monkeypatch):
     import torch
 
-    monkeypatch.setattr("eyechart.score.readable.ROOM", 100)
+    monkeypatch.setattr("eyechart.score.pair_features.ROOM", 100)
     patches = torch.arange(2 * 30 * 3, dtype=torch.float32).reshape(2, 30, 3)
     coarse = _coarser(patches, (5, 6), 8)
     assert coarse.shape == (2, 4, 3)

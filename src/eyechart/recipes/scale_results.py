@@ -47,9 +47,9 @@ def gathered(data: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         path = data / f"result-{arm.name}.jsonl"
-        if path.is_file():
-            (line,) = path.read_text("utf8").splitlines()
-            found[arm.name] = json.loads(line)
+        lines = path.read_text("utf8").splitlines() if path.is_file() else []
+        if lines:  # none while it is trained
+            found[arm.name] = json.loads(lines[0])
     return found
 
 

@@ -20,18 +20,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
 from eyechart.core.errors import UserError
-from eyechart.core.images import open_image
-from eyechart.core.records import Benchmark, Item
+from eyechart.core.records import Benchmark
 from eyechart.core.stats import cluster_bootstrap, holm, sign_flip_test, wilson
 from eyechart.models.encoders.encoder import Encoder
 from eyechart.score.encoders import Progress
 from eyechart.score.measures import Measure
+from eyechart.score.pair_features import features_of
 from eyechart.score.pair_labels import LEAST, Covered, covered
 from eyechart.train.readability import Readability, read_attentively, read_linearly
 
@@ -42,8 +40,6 @@ MOST = 400
 """Pairs of a pattern that are read at most; a drawn sample of them where there are more."""
 
 FOLDS = 5
-ROOM = 1 << 26
-"""Numbers of patch features held at once; where a pattern has more, neighbouring patches are averaged."""
 
 Verdict = Literal["readable", "undecided"]
 
@@ -232,45 +228,6 @@ def _shares(reads: Sequence[Readability]) -> tuple[Float[ndarray, " pair"], Floa
         for many in ([read.right for read in reads], [read.control for read in reads])
     )
     return right, control
-
-
-def features_of(
-    encoder: Encoder, items: Sequence[Item], *, layer: int, batch: int, notes: list[str]
-) -> dict[str, ndarray]:
-    """The patches of one layer, item x patch x dim, and every pooled vector, item x dim; pictures opened a batch at a time."""
-    parts: dict[str, list[Tensor]] = {}
-    patches = encoder.layers > 0
-    for start in range(0, len(items), batch):
-        pictures = [open_image(item.image).image for item in items[start : start + batch]]
-        if patches:
-            try:
-                states = encoder.patches(pictures, layer=layer, batch_size=batch)
-            except UserError as error:
-                notes.append(f"patches were not read: {error}")
-                patches = False
-                parts.pop("patches", None)
-            else:
-                coarse = _coarser(states.features, states.grid, len(items))
-                parts.setdefault("patches", []).append(coarse)
-        for pooling in encoder.poolings:
-            vectors = encoder.embed(pictures, pooling=pooling, batch_size=batch)
-            parts.setdefault(pooling, []).append(vectors)
-    return {name: torch.cat(rows).numpy() for name, rows in parts.items()}
-
-
-def _coarser(
-    patches: Float[Tensor, "image patch dim"], grid: tuple[int, int], items: int
-) -> Float[Tensor, "image cell dim"]:
-    """Patches averaged in square blocks, as small as the room for so many items allows."""
-    height, width = grid
-    block = 1
-    while items * -(-height // block) * -(-width // block) * patches.shape[2] > ROOM and block < max(grid):
-        block += 1
-    if block == 1:
-        return patches
-    laid = patches.reshape(len(patches), height, width, -1).permute(0, 3, 1, 2)
-    pooled = torch.nn.functional.avg_pool2d(laid, block, ceil_mode=True, count_include_pad=False)
-    return pooled.flatten(2).transpose(1, 2)
 
 
 def _sample(one: Covered, most: int, seed: int) -> Covered:
