@@ -16,7 +16,7 @@ from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Capability, Prompt
 from eyechart.models.processors import load_processor
 from eyechart.models.untrained import tiny_tokenizer
-from eyechart.models.vlms import VLM, load_vlm, scoring
+from eyechart.models.vlms import VLM, load_vlm, scoring, together
 from eyechart.models.vlms import proof as proving
 from eyechart.models.vlms.prompting import image_positions
 from eyechart.models.vlms.scoring import continuations, cut_inputs
@@ -293,26 +293,12 @@ def test_positions_where_nothing_names_them():
 # ------------------------------------------------------------------------------------------ when a shortcut fails
 
 
-def test_a_state_that_cannot_be_shared_is_found_out_and_not_used(checkpoint_dir, vlm, monkeypatch):
-    """Planted: options continue from one cache instead of copies, so that each spoils the next."""
-    monkeypatch.setattr(scoring, "_copied", lambda state: state)
-    spoilt = load_vlm(str(checkpoint_dir("llava")), device="cpu")
-    assert any(note.startswith("options are scored with a pass of their own each: ") for note in spoilt.notes)
-    options = [" A", " No way", " Yes, left"]
-    calls = []
-    handle = spoilt.towers.vision.register_forward_hook(lambda *_: calls.append(1))
-    scores = spoilt.option_scores(PROMPT, options)
-    handle.remove()
-    assert len(calls) == len(options)
-    monkeypatch.undo()
-    assert scores == pytest.approx(vlm("llava").option_scores(PROMPT, options), abs=1e-4)
-
-
 def test_a_state_that_cannot_be_taken_up_is_no_crash(checkpoint_dir, monkeypatch):
-    def refuses(state):
+    def refuses(*_):
         raise ValueError("this cache cannot be copied")
 
     monkeypatch.setattr(scoring, "_copied", refuses)
+    monkeypatch.setattr(together, "_repeated", refuses)
     vlm = load_vlm(str(checkpoint_dir("qwen2_5_vl")), device="cpu")
     assert any("cannot be taken up again: this cache cannot be copied" in note for note in vlm.notes)
     assert all(score < 0 for score in vlm.option_scores(PROMPT, ["A", "No way"]))

@@ -4,37 +4,33 @@ Any server that answers `POST /v1/chat/completions` with images as data URLs wil
 hosted ones). What is asked of it is greedy replies; it has no states, no options' scores and no attention to cut.
 """
 
-import os
-import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
 from typing import Any
 
 import httpx
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Capability, Prompt
-from eyechart.models.servers.exchange import (
-    Answer,
-    Refused,
-    Unanswered,
-    ask_until_answered,
-    body_of,
-    words_of,
-)
-
-KEY, NO_KEY = "OPENAI_API_KEY", "EMPTY"
-"""Where the key is looked for, and what is sent where there is none, as vLLM's documentation has it."""
+from eyechart.models.servers.address import key_of, parse_server
+from eyechart.models.servers.asking import Asking
+from eyechart.models.servers.background import Background
+from eyechart.models.servers.exchange import Exchange
+from eyechart.models.servers.responses import Answer, models_of, refusal
 
 WHY = "it is a server, which gives replies and nothing of what is inside"
-SHOWN = 5
-HOPELESS = 3
-"""So many questions that failed for good while none was answered end the asking."""
+_KEPT = ("owned_by", "root", "created", "max_model_len")
 
 
 class Server:
-    """One model of one server, asked several questions at a time."""
+    """One model of one server, asked several questions at a time; close it, or use it in a `with`."""
+
+    revision: str | None = None
+    sha256: str | None = None
+    dtype: str | None = None
+    architecture: str | None = None
 
     def __init__(
         self,
@@ -45,54 +41,66 @@ class Server:
         concurrency: int = 8,
         retries: int = 6,
         timeout: float = 120.0,
-        seed: int | None = 0,
-        transport: httpx.BaseTransport | None = None,
+        seed: int | None = None,
+        first_wait: float = 0.5,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Connect, and find out which model answers.
 
         Args:
-            base_url: with or without `/v1` at its end.
-            model: which of the server's models; may be left out where it has one.
+            base_url: see `parse_server`.
+            model: which of the server's models; may be left out where it lists one.
             api_key: by default what the environment variable OPENAI_API_KEY holds; it is written nowhere.
             concurrency: questions under way at once.
             retries: how often a question is put again after a failure that may pass.
-            timeout: seconds to wait for an answer.
-            seed: sent with every question, for servers that take one; None sends none.
+            timeout: seconds to wait for a whole answer.
+            seed: sent with every question where given; greedy replies need none, and some servers refuse it.
+            first_wait: seconds before the first repetition, each later one after twice as long.
             transport: of httpx, for tests.
 
         Raises:
-            UserError: the server cannot be reached, refuses the key, or has several models and none was named.
+            UserError: an argument is no such thing, the server refuses the key, or none was named of several models;
+                or the server cannot be reached and no model was named.
         """
-        if concurrency < 1 or retries < 0 or timeout <= 0:
+        if concurrency < 1 or retries < 0 or timeout <= 0 or first_wait <= 0:
             raise UserError(
-                f"concurrency must be 1 or more, retries 0 or more and timeout above 0, got {concurrency}, {retries}, {timeout}"
+                "concurrency must be 1 or more, retries 0 or more, timeout and first_wait above 0, got"
+                f" {concurrency}, {retries}, {timeout}, {first_wait}"
             )
-        self._url = _with_version(base_url)
-        self.base_url = str(self._url.copy_with(userinfo=b""))
-        self.concurrency, self.retries, self.seed = concurrency, retries, seed
-        key = api_key or os.environ.get(KEY) or NO_KEY
-        self._client = httpx.Client(
-            base_url=self._url,
+        self.base_url = parse_server(base_url)
+        self.concurrency, self.seed = concurrency, seed
+        key = key_of(api_key)
+        client = httpx.AsyncClient(
+            base_url=self.base_url + "/",
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency),
+            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             transport=transport,
         )
+        self._exchange = Exchange(
+            client=client, key=key, retries=retries, timeout=timeout, first_wait=first_wait
+        )
         self._listed: dict[str, Mapping[str, Any]] = {}
-        self._finishes: Counter[str] = Counter()
-        self._fingerprints: Counter[str] = Counter()
-        self._tries = 0
+        self._seen: dict[str, Counter[str]] = {
+            "finish": Counter(),
+            "fingerprint": Counter(),
+            "model": Counter(),
+        }
+        self._repeated = 0
+        self._background = Background("asking")
+        self._closed = False
         try:
+            self._unreached = self._look()
             self.model = self._chosen(model)
         except BaseException:
-            self._client.close()
+            self.close()
             raise
 
     # ------------------------------------------------------------------------------------- what it is
 
     @property
     def id(self) -> str:
-        """The model's name at its server."""
+        """The model's name, and its server."""
         return f"{self.model} at {self.base_url}"
 
     @property
@@ -109,10 +117,16 @@ class Server:
     def notes(self) -> tuple[str, ...]:
         """What its results depend on, in words, as far as was seen until now."""
         notes = ["images are sent as PNG data URLs; how they are brought to size is the server's own"]
-        if cut := self._finishes["length"]:
-            notes.append(f"{cut} replies were cut at the longest that was asked for")
-        if len(self._fingerprints) > 1:
-            notes.append(f"answers came from {len(self._fingerprints)} system fingerprints")
+        finishes, total = self._seen["finish"], self._seen["finish"].total()
+        if cut := finishes["length"]:
+            notes.append(f"{cut} of {total} replies were cut at the longest that was asked for")
+        if taken := finishes["content_filter"]:
+            notes.append(f"{taken} of {total} replies were held back by the server's filter")
+        for what, name in (("fingerprint", "system fingerprints"), ("model", "models")):
+            if len(self._seen[what]) > 1:
+                notes.append(
+                    f"answers came from {len(self._seen[what])} {name}: {', '.join(sorted(self._seen[what]))}"
+                )
         return tuple(notes)
 
     @property
@@ -143,24 +157,23 @@ class Server:
             "id": self.id,
             "base_url": self.base_url,
             "served_model": self.model,
-            "served": {
-                name: listed[name]
-                for name in ("owned_by", "root", "created", "max_model_len")
-                if name in listed
-            },
-            "revision": None,
-            "sha256": None,
-            "architecture": None,
+            "served": {name: listed[name] for name in _KEPT if name in listed},
+            "answered_as": sorted(self._seen["model"]),
+            "system_fingerprints": sorted(self._seen["fingerprint"]),
+            "finish_reasons": dict(sorted(self._seen["finish"].items())),
+            "repeated": self._repeated,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "architecture": self.architecture,
             "adapter": None,
             "capabilities": sorted(one.value for one in self.capabilities),
             "cannot": {one.value: why for one, why in sorted(self.cannot.items())},
             "trained": self.trained,
-            "dtype": None,
+            "dtype": self.dtype,
             "device": None,
             "attn": None,
             "template": self.template,
             "notes": list(self.notes),
-            "system_fingerprints": sorted(self._fingerprints),
         }
 
     # ------------------------------------------------------------------------------------- asking it
@@ -171,90 +184,106 @@ class Server:
         """Each prompt's reply under its key, as they come.
 
         Prompts are taken from their iterator when there is room for one, so no more than `concurrency` are held. A reply
-        that was given is not asked for again. A prompt that fails for good does not end the others.
+        that was given is not asked for again. A prompt that fails for good does not end the others. Whoever stops taking
+        replies, by an interruption too, ends what is under way at once.
+
+        An empty reply is a reply: it is what the model said, and is not asked for again.
 
         Raises:
-            UserError: after all others were answered, where some were not: how many, and the last failure of the first; at once
-                where the server refuses the key, or has answered nothing and failed several.
+            Unanswered: after all others were answered, where some were not; earlier where as many in a row failed as
+                are asked at once, or the first ones were refused and nothing was answered.
+            UserError: the server cannot be reached or refuses the key. What was under way is given before.
         """
-        stopped = threading.Event()
-        failed: dict[str, str] = {}
-        waiting: dict[Future[Answer], str] = {}
-        fatal: UserError | None = None
-        answered, given = 0, iter(prompts)
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="asking")
+
+        def put(prompt: Prompt) -> "Future[Answer]":
+            self._reach()
+            return self._background.start(
+                self._exchange.ask(prompt, model=self.model, max_new_tokens=max_new_tokens, seed=self.seed)
+            )
+
+        asking = Asking(put, iter(prompts), at_once=self.concurrency, whom=self.id)
         try:
-            while True:
-                hopeless = answered == 0 and len(failed) >= HOPELESS
-                while fatal is None and not hopeless and len(waiting) < self.concurrency:
-                    if (pair := next(given, None)) is None:
-                        break
-                    waiting[pool.submit(self._ask, pair[1], max_new_tokens, stopped)] = pair[0]
-                if not waiting:
-                    break
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    key = waiting.pop(future)
-                    try:
-                        answer = future.result()
-                    except (Unanswered, Refused) as error:
-                        failed[key] = str(error)
-                    except UserError as error:
-                        fatal = fatal or error
-                    else:
-                        answered += 1
-                        self._note(answer)
-                        yield key, answer.text
+            for key, answer in asking:
+                self._note(answer)
+                yield key, answer.text
         finally:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-        if fatal is not None:
-            raise fatal
-        if failed:
-            raise UserError(self._missing(failed))
+            asking.cancel()
+        asking.settle()
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[str]:
+        """The replies to all of these prompts, in their order, as a VLM held here gives them.
+
+        Raises:
+            UserError: see `replies`.
+        """
+        keyed = ((str(place), prompt) for place, prompt in enumerate(prompts))
+        said = dict(self.replies(keyed, max_new_tokens=max_new_tokens))
+        return [said[str(place)] for place in range(len(prompts))]
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """End what is under way and close the connections; harmless the second time."""
+        if not self._closed:
+            self._closed = True
+            self._background.run(self._exchange.client.aclose())
+            self._background.close()
 
-    def _ask(self, prompt: Prompt, max_new_tokens: int, stopped: threading.Event) -> Answer:
-        def sleep(seconds: float) -> None:
-            if stopped.wait(seconds):
-                raise Unanswered("stopped")
+    def __enter__(self) -> "Server":
+        return self
 
-        body = body_of(prompt, model=self.model, max_new_tokens=max_new_tokens, seed=self.seed)
-        return ask_until_answered(self._client, body, retries=self.retries, sleep=sleep)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------- details
+
+    def _reach(self) -> None:
+        """Make sure that the server answers at all, where it did not at first.
+
+        Raises:
+            UserError: it does not, it refuses the key, or the connections were closed.
+        """
+        if self._closed:
+            raise UserError(f"the connections to {self.base_url} were closed; make a new Server")
+        if self._unreached:
+            self._unreached = self._look()
+        if self._unreached:
+            raise UserError(self._unreached)
 
     def _note(self, answer: Answer) -> None:
-        self._finishes[answer.finish or "unsaid"] += 1
-        self._tries += answer.tries
-        if answer.fingerprint:
-            self._fingerprints[answer.fingerprint] += 1
+        self._repeated += answer.tries - 1
+        self._seen["finish"][answer.finish or "unsaid"] += 1
+        for name in ("fingerprint", "model"):
+            if value := getattr(answer, name):
+                self._seen[name][value] += 1
 
-    def _missing(self, failed: Mapping[str, str]) -> str:
-        names = ", ".join(list(failed)[:SHOWN]) + (", ..." if len(failed) > SHOWN else "")
-        first = next(iter(failed.values()))
-        return (
-            f"{self.id} did not answer {len(failed)} questions ({names}); the first: {first}. All other answers are kept:"
-            " the same command asks only these again"
-        )
+    def _look(self) -> str:
+        """Ask which models there are; says why where nobody answers.
+
+        Raises:
+            UserError: the key is refused.
+        """
+        try:
+            response = self._background.run(self._exchange.client.get("models"))
+        except httpx.HTTPError as error:
+            return (
+                f"no server answers at {self.base_url} ({type(error).__name__}: {error}); is it running, and is this its"
+                " address?"
+            )
+        if response.status_code in (401, 403):
+            raise UserError(refusal(response, hide=self._exchange.key))
+        self._listed = models_of(response)
+        return ""
 
     def _chosen(self, wish: str | None) -> str:
-        """The model that is asked. A server that lists none is asked for the one that was named."""
-        try:
-            response = self._client.get("models")
-        except httpx.TransportError as error:
-            raise UserError(
-                f"no server answers at {self.base_url} ({type(error).__name__}: {error}); is it running, and is this its address?"
-            ) from error
-        if response.status_code in (401, 403):
-            raise UserError(
-                f"{self.base_url} refuses the key (HTTP {response.status_code}: {words_of(response)}); give one that it takes"
-                f" by the environment variable {KEY}"
-            )
-        self._listed = _models(response)
-        if wish is not None:
+        """The model that is asked. A server that lists none, or other names, is asked for the one that was named."""
+        if wish:
             return wish
+        if self._unreached:
+            raise UserError(self._unreached)
         if len(self._listed) == 1:
             return next(iter(self._listed))
         there = ", ".join(list(self._listed)[:20]) or "it lists none"
@@ -262,33 +291,3 @@ class Server:
             f"{self.base_url} serves {len(self._listed)} models ({there}); say which one, as in: eyechart score NAME --base-url"
             f" {self.base_url}"
         )
-
-
-def is_server(text: str) -> bool:
-    """Whether a model's name is a server's URL."""
-    return text.startswith(("http://", "https://"))
-
-
-def _with_version(base_url: str) -> httpx.URL:
-    """The URL with `/v1/` at its end, where it has no path of its own.
-
-    Raises:
-        UserError: it is no http(s) URL.
-    """
-    try:
-        url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL as error:
-        raise UserError(f"{base_url!r} is no URL ({error})") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UserError(f"{base_url!r} is no server's URL; expected one such as http://localhost:8000/v1")
-    path = url.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-    return url.copy_with(path=path + "/", query=None)
-
-
-def _models(response: httpx.Response) -> dict[str, Mapping[str, Any]]:
-    """The models a server lists, by id; none where it does not list them in OpenAI's shape."""
-    try:
-        rows = response.json()["data"] if response.status_code == 200 else []
-        return {str(row["id"]): row for row in rows}
-    except (ValueError, KeyError, TypeError):
-        return {}

@@ -40,4 +40,6 @@ def notes_of(prompting: Prompting, proof: Proof) -> tuple[str, ...]:
         notes.append(f"replies are made without a cache: {proof.why_no_cache}")
     if proof.why_not_shared:
         notes.append(f"options are scored with a pass of their own each: {proof.why_not_shared}")
+    elif proof.why_not_together:
+        notes.append(f"options are scored one prompt at a time, token by token: {proof.why_not_together}")
     return tuple(notes)

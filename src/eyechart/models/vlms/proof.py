@@ -13,10 +13,12 @@ from transformers import GenerationConfig
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.records import Prompt
+from eyechart.models.vlms.beginnings import split, why_never
 from eyechart.models.vlms.generating import forced_scores, greedy_config, next_scores, run_generate
 from eyechart.models.vlms.objects import is_encoder_decoder
 from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
 from eyechart.models.vlms.scoring import forced, shared, whole
+from eyechart.models.vlms.together import together
 from eyechart.models.vlms.towers import Towers, resolve_towers
 
 logger = logging.getLogger(__name__)
@@ -47,8 +49,12 @@ class Proof:
     why_no_cache: str
     """The model decodes without its cache when decoding with it contradicts its own forward pass."""
 
+    why_not_together: str
+    """Options are scored one prompt and one token at a time when `together` does not give the same numbers."""
+
     why_not_shared: str
-    """Options are scored with a pass of their own each when sharing the prompt does not give the same numbers."""
+    """Options are scored with a pass of their own each when sharing the prompt does not give the same numbers; only
+    tried out where `why_not_together` holds something."""
 
     image_ids_hold: bool
     """Whether the image token's positions are where the image was seen to enter; else it is followed each time."""
@@ -87,6 +93,10 @@ def prove(model: Any, prompting: Prompting) -> Proof:
         config = greedy_config(model, prompting.tokenizer, max_new_tokens=1, use_cache=False)
         alone = [next_scores(model, fed, config, steps) for fed in (inputs, other, mixed)]
     towers, why = _towers(model, lambda: run_generate(model, inputs, config))
+    why_no_batches = _batches(model, prompting, config, prompts, alone[:2])
+    why_not_together = why_no_cache or _together(
+        model, prompting, prompts, [prompts[:1], prompts[1:]] if why_no_batches else [prompts]
+    )
     positions = image_positions(inputs, prompting.image_token_id)
     seen = towers.flow.positions if towers is not None and towers.flow is not None else None
     return Proof(
@@ -94,9 +104,10 @@ def prove(model: Any, prompting: Prompting) -> Proof:
         blind=torch.equal(alone[0], alone[2]),
         towers=towers,
         why_no_towers=why,
-        why_no_batches=_batches(model, prompting, config, prompts, alone[:2]),
+        why_no_batches=why_no_batches,
         why_no_cache=why_no_cache,
-        why_not_shared=why_no_cache or _shares(model, prompting, prompts[0]),
+        why_not_together=why_not_together,
+        why_not_shared=why_no_cache or (why_not_together and _shares(model, prompting, prompts[0])),
         image_ids_hold=positions is not None and (seen is None or set(seen) <= set(positions)),
     )
 
@@ -174,6 +185,69 @@ def _cache_misleads(model: Any, prompting: Prompting, inputs: Inputs) -> str:
     return (
         f"decoding with its cache differs from its forward pass by {float((once - cached).abs().max()):.2g}"
     )
+
+
+def _together(
+    model: Any, prompting: Prompting, prompts: Sequence[Prompt], batches: Sequence[Sequence[Prompt]]
+) -> str:
+    """Why options cannot be scored in one pass over all of them: it fails, or gives other numbers than a pass each.
+
+    The two prompts differ in length, in the size of their picture, and in the number and length of their options.
+    """
+    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    one, other = _probe_options(prompting.tokenizer)
+    wanted = [[one, other[:1], one[:2]], [other]]
+    inputs = [prompting.inputs([prompt]) for prompt in prompts]
+    (plain,), (first, last) = (
+        forced(model, inputs[1], config, [other]),
+        forced(model, inputs[0], config, [one, other]),
+    )
+    expected = [*first, *last[:1], *first[: len(one[:2])], *plain]
+    found: list[float] = []
+    try:
+        for batch in batches:
+            some, wanted = wanted[: len(batch)], wanted[len(batch) :]
+            for rows in together(model, prompting.inputs(batch), config, some):
+                found += [score for row in rows for score in row]
+    except REFUSALS as error:
+        return f"the state after the prompts cannot be taken up by all options at once: {str(error)[:200]}"
+    first_way, second_way = torch.tensor(expected), torch.tensor(found)
+    if not agree(first_way, second_way, model.dtype):
+        return f"one pass for all options and a pass each differ by {float((first_way - second_way).abs().max()):.2g}"
+    return ""
+
+
+def parts(model: Any, prompting: Prompting) -> str:
+    """Why prompts cannot be parted after their images, against `together` without; call it inside `undisturbed`.
+
+    Three prompts: two about one picture, the longer one also about another picture of its size.
+    """
+    if why := why_never(model):
+        return why
+    config = greedy_config(model, prompting.tokenizer, max_new_tokens=1)
+    picture, mirrored = probe_picture(96, 64), probe_picture(96, 64).transpose(Image.Transpose.ROTATE_180)
+    asked = (
+        (picture, "Colour?"),
+        (picture, "Is there a line on the left side?"),
+        (mirrored, "Is there a line?"),
+    )
+    prompts = [Prompt(text=text, images=(image,)) for image, text in asked]
+    one, other = _probe_options(prompting.tokenizer)
+    options = [[one, other], [other[:1]], [other, one[:2]]]
+    try:
+        inputs = prompting.inputs(prompts)
+        if (begun := split(prompting, prompts, inputs, [0, 0, 0])) is None:
+            return "its inputs do not say where an image ends"
+        found = [
+            together(model, inputs, config, options),
+            together(model, begun[0], config, options, begun[1]),
+        ]
+    except REFUSALS as error:
+        return f"the state after the images cannot be taken up: {str(error)[:200]}"
+    whole_way, parted = (torch.tensor([s for rows in way for row in rows for s in row]) for way in found)
+    if not agree(whole_way, parted, model.dtype):
+        return f"prompts read whole and in parts differ by {float((whole_way - parted).abs().max()):.2g}"
+    return ""
 
 
 def _shares(model: Any, prompting: Prompting, prompt: Prompt) -> str:

@@ -2,8 +2,9 @@
 
 The prompt runs through the model one time, inside transformers' own `generate`, which prepares encoder outputs,
 rotary positions and masks as each architecture wants them; every option then continues from a copy of that state,
-one token a step. `forced` is the plain way, a `generate` for each option, and `whole` the plainest, one forward pass
-without a cache; the shared way is proved against both before it is used.
+one token a step. `together` (its own module) does the same for a batch of prompts and all tokens at once, and is used
+where it is proved. `forced` is the plain way, a `generate` for each option, and `whole` the plainest, one forward pass
+without a cache; the others are proved against it before they are used.
 """
 
 import copy
@@ -152,10 +153,11 @@ def _log_probabilities(out: Any) -> Tensor:
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     """The state with caches of its own; everything else is replaced, never changed, by a step."""
-    return {key: copy.deepcopy(value) if _is_cache(key) else value for key, value in state.items()}
+    return {key: copy.deepcopy(value) if is_cache(key) else value for key, value in state.items()}
 
 
-def _is_cache(name: str) -> bool:
+def is_cache(name: str) -> bool:
+    """Whether an entry of the state is what a model keeps of the tokens it has read."""
     return "past" in name or "cache" in name
 
 

@@ -1,7 +1,7 @@
 """One vision-language model behind one face: ask it, score options, read its states, and say what it cannot do."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,8 +20,7 @@ from eyechart.models.vlms.describing import attention_of, devices_of, notes_of
 from eyechart.models.vlms.generating import generate_new, greedy_config, run_generate
 from eyechart.models.vlms.objects import is_encoder_decoder, tokenizer_of, undisturbed
 from eyechart.models.vlms.prompting import REFUSALS, Inputs, Prompting, image_positions
-from eyechart.models.vlms.proof import Proof, probe_picture, prove
-from eyechart.models.vlms.scoring import continuations, cut_inputs, forced, shared
+from eyechart.models.vlms.proof import Proof, parts, probe_picture, prove
 from eyechart.models.vlms.states import (
     HiddenStates,
     VisionStates,
@@ -30,6 +29,7 @@ from eyechart.models.vlms.states import (
     pick_positions,
     vision_states,
 )
+from eyechart.models.vlms.together import score_alone, score_options, score_steps
 from eyechart.models.vlms.towers import AttentionSite, TowerName, Towers, resolve_towers, unwrapped
 
 logger = logging.getLogger(__name__)
@@ -202,30 +202,49 @@ class VLM:
     def option_scores(
         self, prompt: Prompt, options: Sequence[str], *, per_token: bool = False
     ) -> tuple[float, ...]:
-        """The log-probability of each option as the continuation of the prompt, in nats.
+        """`option_scores_of` for one prompt."""
+        return self.option_scores_of([prompt], [options], per_token=per_token)[0]
 
-        The prompt with its images is read once for all options (where it cannot be, `notes` says so). An option
+    def option_scores_of(
+        self, prompts: Sequence[Prompt], options: Sequence[Sequence[str]], *, per_token: bool = False
+    ) -> list[tuple[float, ...]]:
+        """The log-probability of each option as the continuation of its prompt, in nats.
+
+        A prompt with its images is read once for all its options, and prompts go through the model in one batch (where
+        they cannot, `notes` says so); a prompt's scores do not depend on the others but for rounding. An option
         follows the rendered prompt exactly as it is written: put `join` before it, the space that many prompts need.
         The end of the reply is not scored. In an encoder-decoder the option is the decoder's text from its start.
 
         Args:
+            options: those of each prompt; their number may differ from prompt to prompt.
             per_token: divide each by its number of tokens.
 
         Raises:
-            UserError: there are no options, or one is empty.
-            Incapable: the model cannot be asked without an image, and the prompt has none.
+            UserError: there are not as many lists of options as prompts, a list is empty, or an option is.
+            Incapable: the model cannot be asked without an image, and a prompt has none.
         """
         self.require(Capability.OPTION_SCORES, for_="scoring options")
-        if not options or not all(options):
-            raise UserError(f"options must be one or more texts that are not empty, got {list(options)!r}")
-        self._check_text_only([prompt])
+        if len(prompts) != len(options):
+            raise UserError(
+                f"{len(prompts)} prompts, but options for {len(options)}; expected one list for each"
+            )
+        for some in options:
+            if not some or not all(some):
+                raise UserError(f"options must be one or more texts that are not empty, got {list(some)!r}")
+        self._check_text_only(prompts)
         config = self._greedy(1)
-        way = forced if self.proof.why_not_shared else shared
+        alone = score_alone if self.proof.why_not_shared else score_steps
+        way: Callable[..., Any] = alone
+        if not self.proof.why_not_together:
+            way = partial(score_options, begin=len(prompts) > 1 and not self.why_not_parted)
+        scores: list[tuple[float, ...]] = [()] * len(prompts)
         with undisturbed(self.model, self.processor):
-            inputs = self.prompting.inputs([prompt])
-            asked = self._continuations(prompt, options, inputs)
-            scores = way(self.model, cut_inputs(inputs, asked.cut), config, asked.tokens)
-        return tuple(sum(each) / (len(each) if per_token else 1) for each in scores)
+            for places in self._batches(prompts, alone=bool(self.proof.why_not_together)):
+                asked = [prompts[place] for place in places]
+                found = way(self.model, self.prompting, config, asked, [options[place] for place in places])
+                for place, each in zip(places, found, strict=True):
+                    scores[place] = tuple(sum(one) / (len(one) if per_token else 1) for one in each)
+        return scores
 
     def join(self, prompt: Prompt) -> str:
         """What belongs between a rendered prompt and an option: a space, or nothing where none is needed.
@@ -366,9 +385,9 @@ class VLM:
         use_cache = not self.proof.why_no_cache
         return greedy_config(self.model, self.tokenizer, max_new_tokens=max_new_tokens, use_cache=use_cache)
 
-    def _batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def _batches(self, prompts: Sequence[Prompt], *, alone: bool = False) -> list[list[int]]:
         """Places of prompts that go through the model together: as many images each, or one by one."""
-        if self.proof.why_no_batches:
+        if alone or self.proof.why_no_batches:
             return [[place] for place in range(len(prompts))]
         groups: dict[int, list[int]] = {}
         for place, prompt in enumerate(prompts):
@@ -382,6 +401,16 @@ class VLM:
             )
 
     @cached_property
+    def why_not_parted(self) -> str:
+        """Why prompts are read whole, and not once up to the end of an image that several have; empty when parted."""
+        if why := self.proof.why_no_batches or self.proof.why_not_together:
+            return why
+        if not self.proof.image_ids_hold:
+            return "its inputs do not say where an image ends"
+        with undisturbed(self.model, self.processor):
+            return parts(self.model, self.prompting)
+
+    @cached_property
     def why_no_text_only(self) -> str:
         """Why the model cannot answer a prompt without an image; empty when it can."""
         config = self._greedy(1)
@@ -393,12 +422,6 @@ class VLM:
             except REFUSALS as error:
                 return f"{type(error).__name__}: {str(error)[:200]}"
         return ""
-
-    def _continuations(self, prompt: Prompt, options: Sequence[str], inputs: Inputs) -> Any:
-        if is_encoder_decoder(self.model):
-            return continuations(self.tokenizer, "", options, [])
-        fed = inputs["input_ids"][0].tolist()
-        return continuations(self.tokenizer, self.prompting.render(prompt), options, fed)
 
     def _image_positions(self, inputs: Inputs) -> tuple[int, ...]:
         self.require(Capability.HIDDEN_STATES, for_="finding image positions")
