@@ -280,7 +280,7 @@ def test_vlmevalkit_spreadsheets(tmp_path):
 def test_a_missing_openpyxl_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     (tmp_path / "m_MMVP.xlsx").write_bytes(b"PK")
-    with pytest.raises(UserError, match="pip install openpyxl"):
+    with pytest.raises(UserError, match=r"pip install 'eyechart\[xlsx\]'"):
         read_logs(tmp_path / "m_MMVP.xlsx")
 
 

@@ -89,8 +89,8 @@ def _sheet(path: Path) -> Table:
         openpyxl = need("openpyxl", why=f"reading {path.name}")
     except UserError:
         raise UserError(
-            f"reading {path} needs the package 'openpyxl'. Install it with: pip install openpyxl. Or save the sheet as"
-            " .csv or .tsv"
+            f"reading {path} needs the package 'openpyxl'. Install it with: pip install 'eyechart[xlsx]'. Or save the sheet"
+            " as .csv or .tsv"
         ) from None
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
