@@ -22,10 +22,12 @@ from eyechart.core.errors import UserError
 from eyechart.core.images import open_image
 from eyechart.exam import ExamConfig, default_models, examine, plan
 from eyechart.exam.benchmark import world_plan
+from eyechart.exam.config import rerun_command
 from eyechart.exam.defaults import zoo_reference
 from eyechart.exam.stage import Stage
 from eyechart.models.sources import fingerprint, parse_source
 from eyechart.world.sets_plan import draw_pairs
+from server_parts import fake_server
 from small_world import small_world
 
 
@@ -79,6 +81,26 @@ def test_a_checkpoint_is_examined_and_every_record_is_there(checkpoint_dir, opti
     manifest = json.loads((tmp_path / "run/manifest.json").read_text("utf8"))
     assert manifest["model"]["sha256"] == fingerprint(parse_source(str(checkpoint_dir("llava")))).sha256
     assert manifest["finished"]
+
+
+def test_a_server_is_examined_and_what_cannot_be_seen_from_outside_is_left_out(options, tmp_path):
+    with fake_server(reply=lambda question: "A") as fake:
+        result = examine(fake.base_url, out=tmp_path / "run", **options)
+        block = result.results["eyechart"]
+        assert block["score"]["pairs"]["n"] == 4
+        assert block["score"]["images"]["hits"] == 4
+        assert block["score"]["favourite_option"]["share"]["value"] == 1
+        assert block["find"] is None
+        assert "a server" in block["model"]["cannot"]["fed_features"]
+        asked = sum(fake.asked.values())
+        assert asked == 8
+        again = examine(fake.base_url, out=tmp_path / "run", **options)
+        assert (again.again, sum(fake.asked.values())) == (True, asked)
+    assert "fake-vlm at http://127.0.0.1" in result.page.read_text("utf8")
+    with pytest.raises(UserError, match="is a server, which gives replies"):
+        ExamConfig(model="http://host/v1", ask="options")
+    named = ExamConfig(model="http://host/v1", served_model="m")
+    assert rerun_command(named, tmp_path)[:5] == ["eyechart", "exam", "m", "--base-url", "http://host/v1"]
 
 
 def test_scenes_of_the_world_are_part_of_an_exam(checkpoint_dir, tmp_path):
