@@ -277,6 +277,13 @@ def test_vlmevalkit_spreadsheets(tmp_path):
     assert rights(one(tmp_path / "m_MMVP.xlsx")) == {item.id: True for item in ITEMS}
 
 
+def test_a_run_of_the_engine_is_read_from_the_logs_in_it(tmp_path):
+    lmms_samples(tmp_path / "run/logs", ITEMS, ALL_RIGHT, with_doc=True)
+    (tmp_path / "run/manifest.json").write_text("{}")
+    (log,) = read_logs(tmp_path / "run")
+    assert len(log.answers) == len(ITEMS)
+
+
 def test_a_missing_openpyxl_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     (tmp_path / "m_MMVP.xlsx").write_bytes(b"PK")

@@ -24,13 +24,14 @@ from eyechart.core.errors import UserError
 from eyechart.core.runs import RunFolder
 from eyechart.models.encoders.loading import config_of
 from eyechart.models.sources import Source, fingerprint, parse_source
+from eyechart.score.logs import ENGINE_LOGS
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "EYECHART_LMMS_EVAL"
 """The environment variable that names the python of an environment with lmms-eval."""
 
-LOGS, OUTPUT = "logs", "lmms_eval.log"
+LOGS, OUTPUT = ENGINE_LOGS, "lmms_eval.log"
 """In the run folder: where lmms-eval writes its results and samples, and what it prints."""
 
 CLASSES: Mapping[str, str] = {

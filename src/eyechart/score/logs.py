@@ -12,6 +12,9 @@ from eyechart.score.log_lmms import is_lmms, read_lmms
 from eyechart.score.log_vlmevalkit import SUFFIXES, read_vlmevalkit
 from eyechart.score.logged import Log
 
+ENGINE_LOGS = "logs"
+"""Where a run of `--engine lmms-eval` keeps what that has written."""
+
 
 def read_logs(path: Path | str, *, task: str | None = None) -> list[Log]:
     """The logs of a run: the way asked first, then the other ways of the same run.
@@ -29,6 +32,8 @@ def read_logs(path: Path | str, *, task: str | None = None) -> list[Log]:
         raise UserError(
             f"there is no run at {str(path)!r}: give a run folder, a samples file or a result table"
         )
+    if (path / ENGINE_LOGS).is_dir():
+        path = path / ENGINE_LOGS
     if is_eyechart(path):
         return read_eyechart(path, task=task)
     if is_lmms(path):
