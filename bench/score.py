@@ -207,7 +207,7 @@ def speed(items: int, rounds: int, threads: int, vocabulary: int, batch: int, *,
         if harness and importlib.util.find_spec("lmms_eval") is None:
             print("lmms-eval is not installed here: left out")
         elif harness:
-            contenders["lmms-eval"] = lmms_eval(vlm, Path(folder))
+            contenders |= _harness(vlm, Path(folder))
         first = next(made_items(1, "letters")).prompt
         fed = vlm.inputs([first])["input_ids"].shape[1]
         language = sum(p.numel() for p in vlm.model.model.language_model.layers.parameters())
@@ -218,6 +218,17 @@ def speed(items: int, rounds: int, threads: int, vocabulary: int, batch: int, *,
         )
         for kind in ("letters", "texts", "orders"):
             _turns(contenders, list(made_items(items, kind)), rounds, kind)
+
+
+def _harness(vlm: VLM, folder: Path) -> dict[str, Callable[[Sequence[Asked]], Scores]]:
+    """lmms-eval where it can score an item; 0.7.3 cannot with transformers 5: it hands over a text without its image."""
+    score = lmms_eval(vlm, folder)
+    try:
+        score(list(made_items(1, "letters")))
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        print(f"lmms-eval fails on the first item ({str(error)[:100]}): left out")
+        return {}
+    return {"lmms-eval": score}
 
 
 def _turns(

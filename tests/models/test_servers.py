@@ -485,11 +485,13 @@ def test_an_error_in_the_making_of_prompts_comes_after_what_is_under_way():
 
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 from eyechart.core.files import JsonLines
 from eyechart.core.records import Prompt
 from eyechart.models.servers import Server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in what it starts
 url, log, count = sys.argv[1], JsonLines(Path(sys.argv[2]), key="id"), int(sys.argv[3])
 with Server(url, concurrency=4, first_wait=0.01) as server:
     todo = ((f"i{n}", Prompt(text=f"q{n}")) for n in range(count) if f"i{n}" not in log)

@@ -383,8 +383,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def rows_of_tsv(path: Path) -> list[dict[str, str]]:
-    csv.field_size_limit(2**31 - 1)
-    return list(csv.DictReader(io.StringIO(path.read_text()), delimiter="\t"))
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        return list(csv.DictReader(io.StringIO(path.read_text()), delimiter="\t"))
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_the_table_of_vlmevalkit_holds_every_item_and_its_picture(tmp_path, mmvp):
