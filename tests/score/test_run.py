@@ -96,6 +96,19 @@ def test_a_plain_script_gets_the_same_answers(llava, benchmark, tmp_path):
         assert rows[asked.item.id]["choice"] == scores.index(max(scores))
 
 
+def test_ways_in_one_batch_give_the_answers_of_each_way_alone(llava, benchmark, tmp_path):
+    several = config(llava, benchmark, ask="options", also=("swapped", "numbers"), batch_size=6)
+    score(several, out=tmp_path / "several")
+    alone = {"": {}, "@swapped": {"order": "swapped"}, "@numbers": {"template": "number"}}
+    for variant, options in alone.items():
+        score(config(llava, benchmark, ask="options", **options), out=tmp_path / f"alone{variant}")
+        both = zip(samples(tmp_path / "several", variant), samples(tmp_path / f"alone{variant}"), strict=True)
+        for one, other in both:
+            assert one["doc_id"] == other["doc_id"]
+            assert one["prompt"] == other["prompt"]
+            assert one["option_scores"] == pytest.approx(other["option_scores"], abs=1e-4)
+
+
 class Stop(Exception):
     """Raised from the progress callback, as a Ctrl-C would be."""
 

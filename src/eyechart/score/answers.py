@@ -35,28 +35,52 @@ def ask_here(
     progress: Progress,
     stage: str = "asking",
 ) -> list[Graded]:
-    """Put to a model in memory what is not in the log yet.
+    """Put to a model in memory what is not in the log yet; see `ask_ways`."""
+    ask_ways(
+        vlm,
+        [(asked, log)],
+        ask=ask,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        progress=progress,
+        stage=stage,
+    )
+    return in_order(asked, log)
 
-    A batch is always made of the same items, so an interrupted run ends with the log of an unbroken one.
+
+def ask_ways(
+    vlm: VLM,
+    ways: Sequence[tuple[Sequence[Asked], JsonLines]],
+    *,
+    ask: Ask,
+    max_new_tokens: int,
+    batch: int,
+    progress: Progress,
+    stage: str = "asking",
+) -> None:
+    """Put the same items in one way or in several, each with a log of its own, what is not there yet.
+
+    A batch holds some items in all their ways, so that a picture that they share is read once where options are scored
+    (`VLM.option_scores_of`). It is always made of the same items, so an interrupted run ends with the logs of an unbroken
+    one.
 
     Raises:
         Incapable: the model cannot be asked so.
     """
-    need = Capability.GENERATE if ask == "generate" else Capability.OPTION_SCORES
-    if len(log) < len(asked):
+    count, items = len(ways[0][0]), max(1, batch // len(ways))
+    if any(len(log) < count for _, log in ways):
+        need = Capability.GENERATE if ask == "generate" else Capability.OPTION_SCORES
         vlm.require(need, for_="asking a benchmark")
-    for start in range(0, len(asked), batch):
-        progress(stage, start, len(asked))
-        chunk = asked[start : start + batch]
-        if all(one.item.id in log for one in chunk):
+    for start in range(0, count, items):
+        progress(stage, start, count)
+        put = [(one, log) for asked, log in ways for one in asked[start : start + items]]
+        if all(one.item.id in log for one, log in put):
             continue
-        for one, graded in zip(
-            chunk, answers_of(vlm, chunk, ask=ask, max_new_tokens=max_new_tokens), strict=True
-        ):
+        answers = answers_of(vlm, [one for one, _ in put], ask=ask, max_new_tokens=max_new_tokens)
+        for (one, log), graded in zip(put, answers, strict=True):
             if one.item.id not in log:
                 log.append(sample_row(one, graded))
-    progress(stage, len(asked), len(asked))
-    return _in_order(asked, log)
+    progress(stage, count, count)
 
 
 def answers_of(vlm: VLM, asked: Sequence[Asked], *, ask: Ask, max_new_tokens: int) -> list[Graded]:
@@ -93,9 +117,10 @@ def ask_server(
     for name, reply in server.replies(missing, max_new_tokens=max_new_tokens):
         log.append(sample_row(by_id[name], by_id[name].graded(reply)))
         progress(stage, len(log), len(asked))
-    return _in_order(asked, log)
+    return in_order(asked, log)
 
 
-def _in_order(asked: Sequence[Asked], log: JsonLines) -> list[Graded]:
+def in_order(asked: Sequence[Asked], log: JsonLines) -> list[Graded]:
+    """The answers of a whole log, which is brought into the items' order."""
     log.finalise([one.item.id for one in asked])
     return [graded_of(row) for row in log]

@@ -6,7 +6,7 @@ images, or is read by probes. The same call again asks only what has no answer y
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,12 +16,12 @@ from eyechart.core.config import to_dict
 from eyechart.core.devices import pick_batch_size, pick_device
 from eyechart.core.errors import UserError
 from eyechart.core.files import JsonLines
-from eyechart.core.records import Benchmark, Graded, MatchSet
+from eyechart.core.records import Benchmark, MatchSet
 from eyechart.core.runs import RunFolder
 from eyechart.models.kinds import kind_of
 from eyechart.models.servers import Server
 from eyechart.models.vlms import VLM
-from eyechart.score.answers import Progress, answers_of, ask_here, ask_server
+from eyechart.score.answers import Progress, answers_of, ask_server, ask_ways, in_order
 from eyechart.score.config import ScoreConfig, command_of, given
 from eyechart.score.encoder_run import score_encoder
 from eyechart.score.held import Held
@@ -148,12 +148,13 @@ def _score_answers(
         raise UserError(f"a server gives replies, so it cannot be asked by {config.ask!r}; use 'generate'")
     batch = _batch_size(config, model.loaded, next(iter(asked.values())), run) if here else 0
     judge = _judge(config, model)
+    tasks = {name: benchmark.name + (f"@{name}" if name else "") for name in asked}
+    logs = {name: run.jsonl(f"samples_{tasks[name]}.jsonl", key="doc_id") for name in asked}
+    for names in _groups(config):
+        _ask(config, model.loaded, {name: (asked[name], logs[name]) for name in names}, batch, progress)
     blocks = []
     for name, variant in config.variants.items():
-        task = benchmark.name + (f"@{name}" if name else "")
-        log = run.jsonl(f"samples_{task}.jsonl", key="doc_id")
-        stage = f"asking ({name})" if name else "asking"
-        graded = _ask(config, model.loaded, asked[name], log, batch, progress, stage)
+        task, graded = tasks[name], in_order(asked[name], logs[name])
         block = {"variant": asdict(variant), "task": task, **measured(benchmark, graded, seed=config.seed)}
         if judge is not None:
             read = read_again(judge, config.judge_for, asked[name], graded, run, task, progress)
@@ -180,29 +181,34 @@ def _judge(config: ScoreConfig, model: Held) -> Judge | None:
     return Judge(model=known["id"], revision=str(revision), answering=judge_by(held.loaded))
 
 
+def _groups(config: ScoreConfig) -> list[list[str]]:
+    """The ways of asking that are put in the same batches: where options are scored, those that show the same pictures."""
+    if config.ask == "generate":
+        return [[name] for name in config.variants]
+    groups: dict[tuple[str, int | None], list[str]] = {}
+    for name, variant in config.variants.items():
+        groups.setdefault((variant.show, variant.side), []).append(name)
+    return list(groups.values())
+
+
 def _ask(
     config: ScoreConfig,
     model: VLM | Server,
-    asked: Sequence[Asked],
-    log: JsonLines,
+    ways: Mapping[str, tuple[Sequence[Asked], JsonLines]],
     batch: int,
     progress: Progress,
-    stage: str,
-) -> list[Graded]:
+) -> None:
+    named = ", ".join(name for name in ways if name)
+    options: dict[str, Any] = {
+        "max_new_tokens": config.max_new_tokens,
+        "progress": progress,
+        "stage": f"asking ({named})" if named else "asking",
+    }
     if isinstance(model, Server):
-        return ask_server(
-            model, asked, log, max_new_tokens=config.max_new_tokens, progress=progress, stage=stage
-        )
-    return ask_here(
-        model,
-        asked,
-        log,
-        ask=config.ask,
-        max_new_tokens=config.max_new_tokens,
-        batch=batch,
-        progress=progress,
-        stage=stage,
-    )
+        for asked, log in ways.values():
+            ask_server(model, asked, log, **options)
+    else:
+        ask_ways(model, [*ways.values()], ask=config.ask, batch=batch, **options)
 
 
 def _batch_size(config: ScoreConfig, vlm: VLM, asked: Sequence[Asked], run: RunFolder) -> int:
