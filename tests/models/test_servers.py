@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
-from server_parts import closed_port, completion, fake_server, seeded
 
 from eyechart.core.errors import Incapable, UserError
 from eyechart.core.files import JsonLines
@@ -23,6 +22,7 @@ from eyechart.models.servers import Server, Unanswered, is_server, parse_server
 from eyechart.models.servers.exchange import LONGEST_WAIT, wait_before
 from eyechart.models.servers.responses import retry_after
 from pictures import picture
+from server_parts import closed_port, completion, fake_server, seeded
 
 KEY = "sk-very-secret-0123456789"
 
@@ -500,6 +500,7 @@ with Server(url, concurrency=4, first_wait=0.01) as server:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_killed_and_run_again_no_item_is_lost_and_none_that_was_logged_is_asked_again(end, tmp_path):
     path, count = tmp_path / "samples.jsonl", 60

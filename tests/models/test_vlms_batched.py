@@ -17,6 +17,8 @@ from eyechart.models.vlms.beginnings import why_never
 from eyechart.models.vlms.objects import undisturbed
 from pictures import picture
 
+pytestmark = pytest.mark.slow
+
 COMMON = ("llava", "qwen2_5_vl", "smolvlm", "paligemma", "mllama", "instructblip", "gemma3")
 ALL = [pytest.param(name, marks=() if name in COMMON else pytest.mark.slow) for name in VLMS]
 

@@ -47,6 +47,7 @@ def pairs_right(items, wrong) -> dict[str, bool]:
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
 def test_overall_and_patterns_against_statsmodels_and_scipy(seed):

@@ -135,6 +135,7 @@ def test_the_reader_that_is_handed_on_needs_nothing_of_ours_and_no_name_stands_t
 # ---------------------------------------------------------------------------------------------- the hub
 
 
+@pytest.mark.slow
 def test_a_dataset_of_the_hub_is_read_back_as_the_same_exam(tmp_path, all_of_mmvp):
     ours = load_benchmark(all_of_mmvp)
     made = export(ours, "hf", tmp_path / "out", licence="mit")

@@ -61,6 +61,7 @@ def test_all_of_mmvp_is_joined_by_id_and_both_label_sets_are_there(all_of_mmvp):
     assert "all pictures are 224 x 224 pixels" in bench.notes
 
 
+@pytest.mark.slow
 def test_the_rehosted_corrected_set_is_the_same_exam(all_of_mmvp, tmp_path):
     """Its rows stand in the order 1, 10, 100; its labels of four items are the corrected ones."""
     folder = tmp_path / "MMVP"

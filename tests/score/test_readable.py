@@ -242,6 +242,7 @@ def drawn_pairs(tmp_path):
     return Benchmark(name="drawn", source="s", sha256="0" * 64, items=tuple(items), in_source=24)
 
 
+@pytest.mark.slow
 def test_an_encoder_without_texts_is_read_from_patches_and_pooled_vectors(drawn_pairs):
     encoder = load_encoder("zoo:mae")
     told = []

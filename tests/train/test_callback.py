@@ -18,6 +18,8 @@ from eyechart.score.during import scorer
 from eyechart.train.callback import ScoreCallback, unnoticed
 from small_world import small_world
 
+pytestmark = pytest.mark.slow
+
 
 class Model(nn.Module):
     """A linear map with dropout and a running mean, so that random states and modes count."""
