@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server_parts import closed_port
 from transformers.utils.import_utils import is_serve_available
 
 from eyechart import zoo
@@ -21,6 +20,7 @@ from eyechart.models import load_vlm
 from eyechart.models.servers import Server, Unanswered
 from eyechart.score.config import ScoreConfig
 from eyechart.score.run import score
+from server_parts import closed_port
 from small_world import small_world
 
 MODEL = "llava-biased"

@@ -10,6 +10,8 @@ from eyechart.core.errors import UserError
 from eyechart.score.correlate import correlate
 from eyechart.score.pooled import pool
 
+pytestmark = pytest.mark.slow
+
 N = 1000
 
 

@@ -16,6 +16,8 @@ from eyechart.score.pair_features import _coarser
 from eyechart.score.pair_labels import covered
 from eyechart.score.readable import read_covered, read_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def a_pair(
     number, *, pattern="orientation", options=("left", "right"), question="Which way?", images=None, first=0
