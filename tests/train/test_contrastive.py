@@ -249,15 +249,17 @@ def test_the_recipe_trains_stores_and_goes_on(
     scenes: SceneSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eyechart.recipes.tokenizer.SCENES", 60)
-    monkeypatch.setattr(
-        "eyechart.recipes.clip.SHAPE",
-        ClipShape(hidden_size=16, intermediate_size=32, vision_layers=2, text_layers=1),
-    )
+    shape = ClipShape(hidden_size=16, intermediate_size=32, vision_layers=2, text_layers=1)
     settings = replace(SETTINGS, max_steps=3, per_device_train_batch_size=4, save_steps=2, logging_steps=1)
     places = {"scenes": scenes.folder, "tokenizer": tmp_path / "tokenizer"}
     made = [
         train_clip(
-            "permuted", **places, work=tmp_path / f"w{turn}", out=tmp_path / f"o{turn}", settings=settings
+            "permuted",
+            **places,
+            work=tmp_path / f"w{turn}",
+            out=tmp_path / f"o{turn}",
+            settings=settings,
+            shape=shape,
         )
         for turn in range(2)
     ]
