@@ -10,6 +10,7 @@ from eyechart.core.files import write_bytes
 from eyechart.report import words
 from eyechart.report.charts import Tick
 from eyechart.report.comparing import (
+    MEND,
     Change,
     ChangedItem,
     Compared,
@@ -18,7 +19,6 @@ from eyechart.report.comparing import (
     Test,
     read_changes,
     read_comparison,
-    read_object,
 )
 from eyechart.report.page import (
     CARDS_OPEN,
@@ -30,6 +30,7 @@ from eyechart.report.page import (
     manifest_groups,
     picture_of,
 )
+from eyechart.report.records import read_object
 
 CARDS_MAX = 100
 """Changed units whose pictures and replies are in the page."""
@@ -123,7 +124,7 @@ def _context(folder: Path) -> dict[str, Any]:
         "cards_folded": cards[CARDS_OPEN:],
         "disagreements": record.disagreements[:ROWS_MAX],
         "unmatched": record.unmatched[:ROWS_MAX],
-        "manifest": manifest_groups(read_object(folder / "manifest.json")),
+        "manifest": manifest_groups(read_object(folder / "manifest.json", mend=MEND)),
         "id_shown": words.ID_SHOWN,
         "number": lambda n: f"{n:,}",
         "points": points,

@@ -2,26 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Literal
 
 from eyechart.core.errors import UserError
 from eyechart.report.reading import Rate
+from eyechart.report.records import Record, read_object, validated
 
 SCHEMA = 1
-_MEND = "A comparison is made by: eyechart compare RUN RUN --out FOLDER; --fresh makes it anew"
+MEND = "A comparison is made by: eyechart compare RUN RUN --out FOLDER; --fresh makes it anew"
+"""What an error about its folder says to do."""
 
 Verdict = Literal["better", "worse", "undecided"]
 
 
-class _Record(BaseModel):
-    """A frozen record from a file; keys it does not know are left alone, NaN is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True, allow_inf_nan=False)
-
-
-class ComparedRun(_Record):
+class ComparedRun(Record):
     """One run and its rates on the units that all share."""
 
     name: str
@@ -45,7 +39,7 @@ class ComparedRun(_Record):
     notes: tuple[str, ...]
 
 
-class Test(_Record):
+class Test(Record):
     """The second of two against the first, in -1..1, and what the test makes of it."""
 
     n: int
@@ -60,7 +54,7 @@ class Test(_Record):
     verdict: Verdict
 
 
-class TestedPattern(_Record):
+class TestedPattern(Record):
     """Both rates on one pattern, and the test."""
 
     pattern: str
@@ -69,7 +63,7 @@ class TestedPattern(_Record):
     against: Test
 
 
-class LabelSet(_Record):
+class LabelSet(Record):
     """The same comparison under other labels."""
 
     labels: str
@@ -79,7 +73,7 @@ class LabelSet(_Record):
     against: Test
 
 
-class Detectable(_Record):
+class Detectable(Record):
     """The smallest true difference that is found with this power."""
 
     difference: float
@@ -87,7 +81,7 @@ class Detectable(_Record):
     power: float
 
 
-class SmallestGain(_Record):
+class SmallestGain(Record):
     """The fewest fixes that are significant beside a number of regressions."""
 
     fixes: int
@@ -95,7 +89,7 @@ class SmallestGain(_Record):
     difference: float
 
 
-class Compared(_Record):
+class Compared(Record):
     """One run against another."""
 
     first: str
@@ -111,7 +105,7 @@ class Compared(_Record):
     said: str
 
 
-class Way(_Record):
+class Way(Record):
     """One way of asking against the first one."""
 
     name: str
@@ -122,7 +116,7 @@ class Way(_Record):
     against: Test
 
 
-class Sensitivity(_Record):
+class Sensitivity(Record):
     """One model asked in several ways."""
 
     model: str
@@ -133,7 +127,7 @@ class Sensitivity(_Record):
     consistent: Rate
 
 
-class Control(_Record):
+class Control(Record):
     """One model without the items' own pictures."""
 
     model: str
@@ -149,7 +143,7 @@ class Control(_Record):
     unread: int
 
 
-class Correlation(_Record):
+class Correlation(Record):
     """A correlation over patterns."""
 
     value: float
@@ -159,7 +153,7 @@ class Correlation(_Record):
     n: int
 
 
-class Point(_Record):
+class Point(Record):
     """One pattern under an encoder and a model."""
 
     pattern: str
@@ -167,7 +161,7 @@ class Point(_Record):
     model: Rate
 
 
-class Correlated(_Record):
+class Correlated(Record):
     """Two series over patterns."""
 
     points: tuple[Point, ...]
@@ -177,7 +171,7 @@ class Correlated(_Record):
     notes: tuple[str, ...]
 
 
-class EncoderAgainst(_Record):
+class EncoderAgainst(Record):
     """An encoder's patterns beside a model's."""
 
     encoder: str
@@ -185,7 +179,7 @@ class EncoderAgainst(_Record):
     correlated: Correlated
 
 
-class Disagreement(_Record):
+class Disagreement(Record):
     """An answer that our reader and the harness hold differently."""
 
     run: str
@@ -197,7 +191,7 @@ class Disagreement(_Record):
     held_by_harness: Literal["right", "wrong"]
 
 
-class Unmatched(_Record):
+class Unmatched(Record):
     """An item or a row that is in no comparison."""
 
     run: str
@@ -205,7 +199,7 @@ class Unmatched(_Record):
     why: str
 
 
-class ComparisonRecord(_Record):
+class ComparisonRecord(Record):
     """`compare.json`."""
 
     runs: tuple[ComparedRun, ...]
@@ -220,7 +214,7 @@ class ComparisonRecord(_Record):
     changed: int
 
 
-class Answer(_Record):
+class Answer(Record):
     """One run's answer to one item."""
 
     choice: str | None
@@ -228,7 +222,7 @@ class Answer(_Record):
     outcome: Literal["right", "wrong", "unread"]
 
 
-class ChangedItem(_Record):
+class ChangedItem(Record):
     """One item of a unit that the runs do not have equal."""
 
     id: str
@@ -240,7 +234,7 @@ class ChangedItem(_Record):
     answers: tuple[Answer, ...]
 
 
-class Change(_Record):
+class Change(Record):
     """A line of `changes.jsonl`."""
 
     id: str
@@ -251,9 +245,6 @@ class Change(_Record):
     items: tuple[ChangedItem, ...]
 
 
-Row = TypeVar("Row", bound=BaseModel)
-
-
 def read_comparison(folder: Path) -> ComparisonRecord:
     """`compare.json` of a run folder, checked.
 
@@ -261,12 +252,10 @@ def read_comparison(folder: Path) -> ComparisonRecord:
         UserError: it is missing, no JSON, of another schema, or lacks a key.
     """
     path = folder / "compare.json"
-    value = read_object(path)
+    value = read_object(path, mend=MEND)
     if value.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: schema is {value.get('schema')!r}, and this version reads {SCHEMA}. {_MEND}"
-        )
-    return _validated(ComparisonRecord, value, where=str(path))
+        raise UserError(f"{path}: schema is {value.get('schema')!r}, and this version reads {SCHEMA}. {MEND}")
+    return validated(ComparisonRecord, value, where=str(path), mend=MEND)
 
 
 def read_changes(folder: Path, most: int) -> list[Change]:
@@ -281,37 +270,10 @@ def read_changes(folder: Path, most: int) -> list[Change]:
             for number, line in enumerate(lines, start=1):
                 if number > most:
                     break
-                found.append(_validated(Change, json.loads(line), where=f"{path}, line {number}"))
+                where = f"{path}, line {number}"
+                found.append(validated(Change, json.loads(line), where=where, mend=MEND))
     except OSError:
-        raise UserError(f"{folder} holds no changes.jsonl that can be read. {_MEND}") from None
+        raise UserError(f"{folder} holds no changes.jsonl that can be read. {MEND}") from None
     except ValueError as error:
-        raise UserError(f"{path} is no valid JSON ({error}). {_MEND}") from None
+        raise UserError(f"{path} is no valid JSON ({error}). {MEND}") from None
     return found
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path.parent} holds no {path.name} that can be read. {_MEND}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no valid JSON ({error}). {_MEND}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, expected an object. {_MEND}")
-    return value
-
-
-def _validated(kind: type[Row], value: Any, *, where: str) -> Row:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-    key, given = ".".join(str(part) for part in first["loc"]), repr(first["input"])
-    if first["type"] == "missing":
-        raise UserError(f"{where}: the key {key!r} is missing. {_MEND}")
-    raise UserError(f"{where}: {key!r} is {given[:80]}: {first['msg']}. {_MEND}")

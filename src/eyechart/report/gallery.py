@@ -2,16 +2,15 @@
 
 import base64
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table, write_bytes
@@ -29,6 +28,7 @@ from eyechart.report.page import (
     reason_text,
 )
 from eyechart.report.reading import LeftOut, Rate
+from eyechart.report.records import Record, Row, read_object, validated
 
 ALIKE_MAX = 12
 """Near-duplicates whose pictures are in the page."""
@@ -42,13 +42,7 @@ _MEND = (
 )
 
 
-class _Record(BaseModel):
-    """A frozen record from a file; keys it does not know are left alone, NaN is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True, allow_inf_nan=False)
-
-
-class Encoder(_Record):
+class Encoder(Record):
     """One of the two encoders, and the cosine that pairs had to lie beyond, as a number and as it was wished for."""
 
     id: str
@@ -58,7 +52,7 @@ class Encoder(_Record):
     centred: bool
 
 
-class Certificate(_Record):
+class Certificate(Record):
     """What was compared, and how many pairs each stage left."""
 
     images: int
@@ -72,7 +66,7 @@ class Certificate(_Record):
     kept: int
 
 
-class Limits(_Record):
+class Limits(Record):
     """How many of the pairs found are kept; None where there is no limit."""
 
     per_image: int | None
@@ -80,7 +74,7 @@ class Limits(_Record):
     budget: int | None
 
 
-class Alike(_Record):
+class Alike(Record):
     """What counts as nearly the same picture, and how many such pairs there are."""
 
     found: int
@@ -92,7 +86,7 @@ class Alike(_Record):
 Edges = Annotated[tuple[float, ...], Field(min_length=2)]
 
 
-class Joint(_Record):
+class Joint(Record):
     """How many pairs lie in each cell of semantic (rows) by reference (columns) cosine."""
 
     semantic_edges: Edges
@@ -112,14 +106,14 @@ class Joint(_Record):
         return self
 
 
-class Known(_Record):
+class Known(Record):
     """How many of the pairs that were made to differ in one pattern are listed."""
 
     pattern: str | None
     recall: Rate
 
 
-class Truth(_Record):
+class Truth(Record):
     """What is known of the pairs that should have been found."""
 
     recall: Rate
@@ -130,7 +124,7 @@ class Truth(_Record):
     about: str
 
 
-class Mining(_Record):
+class Mining(Record):
     """`results.json` of a mining run."""
 
     source: str
@@ -149,7 +143,7 @@ class Mining(_Record):
     notes: tuple[str, ...]
 
 
-class Found(_Record):
+class Found(Record):
     """One row of `pairs.parquet` or `alike.parquet`."""
 
     rank: int
@@ -190,7 +184,12 @@ def write_gallery(folder: Path) -> Path:
     Raises:
         UserError: a file of the run is missing, damaged or of another kind; the text says which and what to do.
     """
-    results = _validated(Mining, _read_json(folder / "results.json"), where=str(folder / "results.json"))
+    results = validated(
+        Mining,
+        read_object(folder / "results.json", mend=_MEND),
+        where=str(folder / "results.json"),
+        mend=_MEND,
+    )
     page = environment().get_template("gallery.html.j2").render(_context(folder, results))
     write_bytes(folder / "gallery.html", words.printable(page).encode("utf-8"))
     return folder / "gallery.html"
@@ -224,7 +223,7 @@ def _context(folder: Path, results: Mining) -> dict[str, Any]:
         "reach": reach(results.joint),
         "reasons": Counter(reason_text(row) for row in quarantine).most_common(),
         "quarantine": [(row, reason_text(row)) for row in quarantine[:ROWS_MAX]],
-        "manifest": manifest_groups(_read_json(folder / "manifest.json")),
+        "manifest": manifest_groups(read_object(folder / "manifest.json", mend=_MEND)),
         "config": config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None,
         "id_shown": words.ID_SHOWN,
         "number": lambda n: f"{n:,}",
@@ -261,9 +260,6 @@ def _cards(folder: Path, pairs: Iterable[Found], *, kind: str, most: int, room: 
     return cards
 
 
-Row = TypeVar("Row", bound=BaseModel)
-
-
 def _head(path: Path, *, expected: int) -> list[Found]:
     """The first rows of a table of pairs, which may be longer than memory; an empty one may be absent."""
     if not expected and not path.is_file():
@@ -281,30 +277,10 @@ def _quarantine(path: Path, *, expected: int) -> list[LeftOut]:
 
 
 def _rows(path: Path, kind: type[Row], rows: Iterable[dict[str, Any]]) -> list[Row]:
-    return [_validated(kind, row, where=f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path.parent} holds no {path.name} that can be read. {_MEND}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no valid JSON ({error}). {_MEND}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, expected an object. {_MEND}")
-    return value
-
-
-def _validated(kind: type[Row], value: Any, *, where: str) -> Row:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-    key, given = ".".join(str(part) for part in first["loc"]), repr(first["input"])
-    if first["type"] == "missing":
-        raise UserError(f"{where}: the key {key!r} is missing. {_MEND}")
-    raise UserError(f"{where}: {key!r} is {given[:80]}: {first['msg']}. {_MEND}")
+    return [
+        validated(kind, row, where=f"{path}, row {number}", mend=_MEND)
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
 def _fingerprint(script: str) -> str:

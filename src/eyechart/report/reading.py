@@ -8,13 +8,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.records import Outcome
+from eyechart.report.records import Row, validated
 
 SCHEMA = 1
 _MAKE_ONE = "A run folder is made by: eyechart exam MODEL --on BENCHMARK --out FOLDER"
@@ -292,9 +293,6 @@ class Run:
     quarantine: tuple[LeftOut, ...]
 
 
-Row = TypeVar("Row", bound=_Record)
-
-
 def read_run(folder: Path) -> Run:
     """Read and check a finished run folder.
 
@@ -335,7 +333,7 @@ def _read_results(path: Path) -> Results:
             f"{path}: eyechart.schema is {block.get('schema')!r}, and this version of Eyechart reads {SCHEMA}. "
             "Use the version named in the folder's manifest.json, or make the run again."
         )
-    return _validated(Results, block, where=f"{path}: eyechart")
+    return validated(Results, block, where=f"{path}: eyechart", mend=_MAKE_ONE)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -381,32 +379,20 @@ def _read_sample(line: str, *, where: str) -> Sample:
         value = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where} is no valid JSON ({error}). {_CONTINUE}") from None
-    return _validated(Sample, value, where=where)
+    return validated(Sample, value, where=where, mend=_MAKE_ONE)
 
 
 def _read_table(path: Path, row: type[Row]) -> tuple[Row, ...]:
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {path.name}. {_MAKE_ONE}\n{_CONTINUE}")
     rows = enumerate(read_table(path), start=1)
-    return tuple(_validated(row, each, where=f"{path}, row {number}") for number, each in rows)
+    return tuple(validated(row, each, where=f"{path}, row {number}", mend=_MAKE_ONE) for number, each in rows)
 
 
 def _read_quarantine(path: Path, *, expected: int) -> tuple[LeftOut, ...]:
     if not expected and not path.is_file():
         return ()
     return _read_table(path, LeftOut)
-
-
-def _validated(kind: type[Row], value: Any, *, where: str) -> Row:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        raise UserError(f"{where}: the key {key!r} is missing. {_MAKE_ONE}")
-    given = repr(first["input"])
-    raise UserError(f"{where}: {key!r} is {given[:80]}: {first['msg']}. {_MAKE_ONE}")
 
 
 def _check_pairs(run: Run) -> None:
