@@ -6,6 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eyechart.cli.console import emit, progress, say
+from eyechart.cli.options import (
+    Adapter,
+    Attn,
+    BatchSize,
+    Device,
+    DeviceMap,
+    DryRun,
+    Dtype,
+    Fresh,
+    Json,
+    MaxNewTokens,
+    Quiet,
+    Revision,
+    Template,
+    TrustRemoteCode,
+)
 from eyechart.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,9 +54,6 @@ Ask = Annotated[
         " texts, for each token."
     ),
 ]
-Template = Annotated[
-    str, typer.Option(help="How the question is put: letter, number or mmvp (the official free form).")
-]
 Labels = Annotated[
     str | None,
     typer.Option(help="upper (A.), bracketed ((a)) or numbers ((1)); the template's own unless given."),
@@ -61,7 +74,6 @@ Also = Annotated[
         " other, told, side=N. Can be given several times."
     ),
 ]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest reply, in tokens.")]
 SceneSeed = Annotated[int, typer.Option(help="On the world: another number draws other scenes.")]
 Size = Annotated[int, typer.Option(help="On the world: side of a picture in pixels, 96 to 672.")]
 Pairs = Annotated[int, typer.Option(help="On the world: pairs of each of the nine patterns.")]
@@ -85,23 +97,9 @@ Engine = Annotated[
     ),
 ]
 Tasks = Annotated[str | None, typer.Option(help="With --engine lmms-eval: its tasks, joined by commas.")]
-Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to load on top of the model.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder (default: runs/score-...).")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many pairs, items or matches.")]
 Seed = Annotated[int, typer.Option(help="Seed of the intervals' resampling.")]
-BatchSize = Annotated[str, typer.Option(help="Questions at a time, or 'auto'.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
-DeviceMap = Annotated[str | None, typer.Option(help="accelerate's device map, such as 'auto'.")]
-Attn = Annotated[str | None, typer.Option(help="Attention implementation: eager, sdpa ...")]
-Revision = Annotated[str | None, typer.Option(help="The model's revision on the hub.")]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the checkpoint.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; load no weights.")]
 
 
 def run_score(
@@ -157,10 +155,6 @@ def run_score(
             engine, model, tasks, out=out, limit=limit, batch_size=size_of_batch, device=device, quiet=quiet
         )
         return
-    if tasks is not None:
-        raise UserError(
-            f"--tasks {tasks} names tasks of lmms-eval; give --engine lmms-eval with it, or --on SET"
-        )
     options = {
         "model": base_url or model, "served_model": model if base_url else None, "on": on, "kind": kind, "ask": ask,
         "template": template, "labels": labels, "order": order, "show": show, "side": side, "also": tuple(also or ()),
@@ -170,11 +164,12 @@ def run_score(
         "seed": seed, "batch_size": size_of_batch, "dtype": dtype, "device": device, "device_map": device_map,
         "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
-    _by_us(options, out=out, fresh=fresh, json=json, quiet=quiet, dry_run=dry_run)
+    _by_us(options, tasks, out=out, fresh=fresh, json=json, quiet=quiet, dry_run=dry_run)
 
 
 def _by_us(
     options: dict[str, Any],
+    tasks: str | None,
     *,
     out: Path | None,
     fresh: bool,
@@ -186,6 +181,10 @@ def _by_us(
     from eyechart.score.config import ScoreConfig
     from eyechart.score.run import plan, score
 
+    if tasks is not None:
+        raise UserError(
+            f"--tasks {tasks} names tasks of lmms-eval; give --engine lmms-eval with it, or --on SET"
+        )
     config = build(ScoreConfig, options)
     if dry_run:
         emit(plan(config, out=out))

@@ -90,16 +90,7 @@ def load_benchmark(
         raise UserError(f"{source}: no {unit} is left; {_reasons(taken.quarantined)}")
     items, corrections, on_labels = mmvp.label_sets(sorted(taken.items, key=lambda item: natural(item.id)))
     corrected = {one.item_id for one in corrections}
-    notes = [
-        *table.notes,
-        *read.notes,
-        *_notes_on_rows(pictures, columns, taken, read, unit),
-        *_notes_on_answers(items, read.rule),
-        *(mmvp.note_on_sizes(taken.sizes) if _is_mmvp(read.groups, found, kind) else ()),
-        *_notes_on_pictures(pictures),
-        *on_labels,
-        *doubtful(item for item in items if item.id not in corrected),
-    ]
+    on_sizes = mmvp.note_on_sizes(taken.sizes) if _is_mmvp(read.groups, found, kind) else ()
     return Benchmark(
         name=benchmark_name(root, name),
         source=str(source),
@@ -107,7 +98,16 @@ def load_benchmark(
         in_source=sum(map(len, read.groups)),
         items=items,
         quarantined=tuple(taken.quarantined),
-        notes=tuple(notes),
+        notes=(
+            *table.notes,
+            *read.notes,
+            *_notes_on_rows(pictures, columns, taken, read, unit),
+            *_notes_on_answers(items, read.rule),
+            *on_sizes,
+            *_notes_on_pictures(pictures),
+            *on_labels,
+            *doubtful(item for item in items if item.id not in corrected),
+        ),
         rule=read.rule,
         corrections=corrections,
     )

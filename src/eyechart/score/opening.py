@@ -65,6 +65,10 @@ class WorldChoice:
         )
 
 
+DEFAULT = WorldChoice()
+"""The scenes that are drawn where nobody chose."""
+
+
 def is_world(on: str) -> bool:
     """Whether a name is one of the world's sets."""
     return on == WORLD or on.startswith(f"{WORLD}:")
@@ -86,7 +90,7 @@ def world_folder(world: WorldChoice, bundled: Path, progress: Progress, *, limit
 def open_questions(
     on: str,
     *,
-    world: WorldChoice | None = None,
+    world: WorldChoice = DEFAULT,
     limit: int | None = None,
     bundled: Path,
     kind: str = "auto",
@@ -96,7 +100,7 @@ def open_questions(
 
     Args:
         on: a folder or table, or one of the world's sets.
-        world: which scenes, for these; the default ones unless given.
+        world: which scenes, for these.
         limit: at most so many pairs or items.
         bundled: where rendered scenes lie, and pictures that stand in a table as bytes.
         kind: how a file is to be read; see `benchmarks.KINDS`.
@@ -108,19 +112,18 @@ def open_questions(
     if not is_world(on):
         return load_benchmark(on, limit=limit, images=bundled / "images", kind=kind)
     _check_world(on, kind, [WORLD, "world:cv"])
-    choice = world or WorldChoice()
-    folder = world_folder(choice, bundled, progress, limit=limit)
+    folder = world_folder(world, bundled, progress, limit=limit)
     if on == WORLD:
         found = load_benchmark(folder, name=WORLD, limit=limit)
     else:
         found = load_benchmark(folder / CV, name="world-cv", limit=limit, kind="cv-bench")
-    return replace(found, notes=(str(choice), *found.notes))
+    return replace(found, notes=(str(world), *found.notes))
 
 
 def open_matches(
     on: str,
     *,
-    world: WorldChoice | None = None,
+    world: WorldChoice = DEFAULT,
     limit: int | None = None,
     bundled: Path,
     kind: str = "auto",
@@ -130,16 +133,15 @@ def open_matches(
     if not is_world(on):
         return load_matches(on, limit=limit, images=bundled / "images", kind=kind)
     _check_world(on, kind, ["world:captions"])
-    choice = world or WorldChoice()
-    folder = world_folder(choice, bundled, progress, limit=limit)
+    folder = world_folder(world, bundled, progress, limit=limit)
     found = load_matches(folder / CAPTIONS, name="world-captions", limit=limit)
-    return replace(found, notes=(str(choice), *found.notes))
+    return replace(found, notes=(str(world), *found.notes))
 
 
 def open_for_encoder(
     on: str,
     *,
-    world: WorldChoice | None = None,
+    world: WorldChoice = DEFAULT,
     limit: int | None = None,
     bundled: Path,
     kind: str = "auto",

@@ -70,13 +70,7 @@ class Server:
         self.base_url = parse_server(base_url)
         self.concurrency, self.seed = concurrency, seed
         key = key_of(api_key)
-        client = httpx.AsyncClient(
-            base_url=self.base_url + "/",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-            transport=transport,
-        )
+        client = _client(self.base_url, key, timeout=timeout, at_once=concurrency, transport=transport)
         self._exchange = Exchange(
             client=client, key=key, retries=retries, timeout=timeout, first_wait=first_wait
         )
@@ -291,3 +285,15 @@ class Server:
             f"{self.base_url} serves {len(self._listed)} models ({there}); say which one, as in: eyechart score NAME --base-url"
             f" {self.base_url}"
         )
+
+
+def _client(
+    url: str, key: str, *, timeout: float, at_once: int, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=url + "/",
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once),
+        transport=transport,
+    )
