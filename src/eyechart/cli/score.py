@@ -149,20 +149,19 @@ def run_score(
 
     Example:  eyechart score zoo:llava-biased --on world --also swapped --also blank
     """
-    size_of_batch = int(batch_size) if batch_size.isdecimal() else batch_size
+    batch = int(batch_size) if batch_size.isdecimal() else batch_size
     if engine != "eyechart":
-        _by_engine(
-            engine, model, tasks, out=out, limit=limit, batch_size=size_of_batch, device=device, quiet=quiet
-        )
+        lmms = {"limit": limit, "batch_size": batch if isinstance(batch, int) else 1, "device": device}
+        _by_engine(engine, model, tasks, lmms, out=out, quiet=quiet)
         return
     options = {
         "model": base_url or model, "served_model": model if base_url else None, "on": on, "kind": kind, "ask": ask,
         "template": template, "labels": labels, "order": order, "show": show, "side": side, "also": tuple(also or ()),
         "max_new_tokens": max_new_tokens, "scene_seed": scene_seed, "size": size, "pairs": pairs,
         "concurrency": concurrency, "retries": retries, "timeout": timeout, "judge": judge,
-        "judge_model": judge_model, "judge_for": judge_for, "adapter": adapter, "limit": limit,
-        "seed": seed, "batch_size": size_of_batch, "dtype": dtype, "device": device, "device_map": device_map,
-        "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code,
+        "judge_model": judge_model, "judge_for": judge_for, "adapter": adapter, "limit": limit, "seed": seed,
+        "batch_size": batch, "dtype": dtype, "device": device, "device_map": device_map, "attn": attn,
+        "revision": revision, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     _by_us(options, tasks, out=out, fresh=fresh, json=json, quiet=quiet, dry_run=dry_run)
 
@@ -201,11 +200,9 @@ def _by_engine(
     engine: str,
     model: str,
     tasks: str | None,
+    options: dict[str, Any],
     *,
     out: Path | None,
-    limit: int | None,
-    batch_size: int | str,
-    device: str,
     quiet: bool,
 ) -> None:
     from eyechart.core.errors import unknown
@@ -215,14 +212,9 @@ def _by_engine(
         raise unknown("engine", engine, ["eyechart", "lmms-eval"])
     if not tasks:
         raise UserError("--engine lmms-eval needs --tasks, as in: --tasks gqa,mmstar")
-    folder = run_lmms_eval(
-        model,
-        tasks.split(","),
-        out or Path("runs") / "lmms-eval",
-        limit=limit,
-        batch_size=batch_size if isinstance(batch_size, int) else 1,
-        device="cpu" if device == "auto" else device,
-    )
+    place = "cpu" if options["device"] == "auto" else options["device"]
+    where = out or Path("runs") / "lmms-eval"
+    folder = run_lmms_eval(model, tasks.split(","), where, **options | {"device": place})
     say(f"samples and results: {folder} ('eyechart compare' reads them)", quiet=quiet)
 
 

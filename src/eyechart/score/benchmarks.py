@@ -66,16 +66,14 @@ def load_benchmark(
         limit: at most so many pairs (items, where these are not in pairs; NaturalBench's groups of four), taken in
             turn from every pattern in the order of ids; pictures of what is not taken are not opened.
         images: folder for pictures that stand in the table as bytes; each is written under its sha256.
-        kind: one of `kinds.KINDS`. `auto` goes by the columns (`kinds.SIGNATURES`) and falls back to pairs: rows are
-            scored each by itself only where a known layout or the kind `items` says so.
+        kind: one of `kinds.KINDS`; `auto` goes by the columns (`kinds.SIGNATURES`), and never takes rows for `items`.
 
     Raises:
         UserError: there is no such source or kind, a column is missing, rows cannot be read or do not belong together
             (all named), the limit is below 1, or nothing is left.
     """
     root = Path(source).expanduser()
-    if limit is not None and limit < 1:
-        raise UserError(f"a limit of {limit} pairs leaves nothing to ask; give 1 or more")
+    _check_limit(limit)
     table = read_tables(find_tables(root), root)
     found = recognise(table, kind)
     read, columns = _read(table, found, root, kind)
@@ -111,6 +109,11 @@ def load_benchmark(
         rule=read.rule,
         corrections=corrections,
     )
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError(f"a limit of {limit} pairs leaves nothing to ask; give 1 or more")
 
 
 def exam_hash(items: Sequence[Item]) -> str:
