@@ -112,4 +112,4 @@ def _left(record: Mapping[str, Any]) -> Iterator[str]:
     if record["unmatched"]:
         yield f"{len(record['unmatched'])} items or rows are in no comparison; the page lists them"
     if record["changed"]:
-        yield f"{record['changed']} units are not equal in all runs; the page shows them"
+        yield f"not equal in all runs: {record['changed']} {record['runs'][0]['unit']}; the page shows them"
