@@ -103,7 +103,7 @@ def _correlated(one: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("pearson", "spearman"):
         found = told[kind]
         yield (
-            f"{one['model']} follows {one['encoder']} over {found['n']} patterns: {kind} {found['value']:+.2f}"
+            f"{one['model']} with {one['encoder']} over {found['n']} patterns: {kind} {found['value']:+.2f}"
             f" [{found['low']:+.2f}, {found['high']:+.2f}], p={found['p_value']:.2g}"
         )
 
