@@ -211,6 +211,7 @@ def test_it_says_what_it_is():
 # ---- faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_goes_wrong_every_item_is_answered_once(seed):
     with fake_server(script=seeded(seed)) as fake, quick(fake, concurrency=6) as server:
@@ -273,6 +274,7 @@ def test_retry_after_holds_everybody_back():
     assert fake.asked["q0"] == 2
 
 
+@pytest.mark.slow
 def test_a_busy_server_that_goes_on_answering_loses_nothing():
     """It answers one request of every eight, so at most seven in a row are turned away: no question gives up."""
     count = itertools.count()

@@ -177,6 +177,7 @@ def test_nothing_to_compare_is_said(tmp_path):
         compare_runs([a, tmp_path / "nowhere"])
 
 
+@pytest.mark.slow
 def test_three_harnesses_on_the_same_items_agree(tmp_path):
     wrong = [3, 10, 11, 55]
     replies = letters(ITEMS, choices(ITEMS, wrong=wrong))

@@ -146,6 +146,7 @@ def test_counts_that_cannot_be_are_refused():
 rows = st.lists(st.lists(st.integers(0, 6).map(float), min_size=6, max_size=6), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @given(rows, rows)
 def test_correlations_of_draws_agree_with_scipy(xs, ys):
     count = min(len(xs), len(ys))
@@ -183,6 +184,7 @@ def test_a_planted_correlation_is_pulled_to_zero_by_few_pairs_and_put_back_by_th
     assert np.mean(corrected) == pytest.approx(truth, abs=0.03)
 
 
+@pytest.mark.slow
 def test_noise_that_both_share_is_taken_off_where_pairs_are_the_same():
     rng = np.random.default_rng(6)
     seen, corrected = [], []

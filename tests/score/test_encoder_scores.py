@@ -184,6 +184,7 @@ def test_patterns_of_unlike_size_weigh_the_same_in_the_mean():
     assert measures["text_to_image_mean_of_patterns"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_mean_of_rates_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     truth = np.array([0.05, 0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 0.7, 0.9])
@@ -203,6 +204,7 @@ def test_the_interval_of_a_mean_has_a_width_where_nothing_was_hit():
         mean_of_rates([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "captions", "images"), [("text_to_image", 2, 2), ("group", 2, 2), ("image_to_text", 3, 1)]
 )

@@ -301,6 +301,7 @@ def test_a_server_answers_in_any_order():
     assert judge_by(Serving())(["a", "bbb", "cc"]) == ["1/8", "3/8", "2/8"]
 
 
+@pytest.mark.slow
 def test_a_vlm_may_be_the_judge(checkpoint_dir):
     vlm = load_vlm(str(checkpoint_dir("llava")), device="cpu")
     answering = judge_by(vlm, max_new_tokens=3)

@@ -44,6 +44,7 @@ def vlm_copy(source, tmp_path, rows):
     return folder
 
 
+@pytest.mark.slow
 def test_the_names_of_the_readme_are_read_as_well(all_of_mmvp_vlm, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
@@ -105,6 +106,7 @@ def test_types_that_differ_from_their_place_are_noted(all_of_mmvp_vlm, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_pictures_of_another_size_or_missing_take_their_match_with_them(all_of_mmvp_vlm, tmp_path):
     folder = vlm_copy(all_of_mmvp_vlm, tmp_path, mmvp_vlm_rows())
     (folder / "MLLM_VLM Images").unlink()
@@ -201,6 +203,7 @@ def test_sugarcrepe_as_it_is_rehosted(tmp_path):
         load_matches(write_parquet(path, rows), images=tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_captions_of_the_world_have_no_prefix(tmp_path):
     plan = PairPlan(split="test", pairs=1, patterns=("color",), seed=3)
     folder = render_pairs(tmp_path / "world", plan, workers=1)

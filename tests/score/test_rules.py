@@ -121,6 +121,7 @@ def test_all_right_is_1_all_wrong_and_all_unread_are_0(rule):
     assert measure(rule, items, [graded(one, None) for one in items])[0].value == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_what_answers_drawn_evenly_score_is_the_chance_stated(rule):
     rng = np.random.default_rng(5)
@@ -440,6 +441,7 @@ def test_a_weighted_mean_is_drawn_as_by_hand(shared):
     assert mean.high == pytest.approx(high, abs=0.012)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_weighted_mean_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     truth = 0.5 * 0.85 + 0.25 * 0.6 + 0.25 * 0.4
