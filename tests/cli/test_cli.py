@@ -15,7 +15,7 @@ from small_world import small_world
 
 FROZEN = {
     "exam": {
-        "adapter", "ask", "attn", "base_url", "batch_size", "device", "device_map", "dry_run", "dtype", "fresh", "json", "limit",
+        "adapter", "ask", "attn", "base_url", "batch_size", "device", "device_map", "dry_run", "dtype", "fresh", "json", "limit", "locate",
         "max_new_tokens", "models", "on", "out", "pairs", "percentile", "quiet", "reference", "reference_pooling",
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },

@@ -26,10 +26,11 @@ from eyechart.recipes.card_lens import (
 )
 from eyechart.recipes.card_scenes import PairScenes
 from eyechart.recipes.card_sight import Effort, difference, read_all, sibling_difference
-from eyechart.recipes.card_tasks import PairedFacts, readable
+from eyechart.recipes.card_tasks import readable
 from eyechart.recipes.clip import RATES
 from eyechart.world.facts import COLORS, PATTERNS
 from eyechart.world.kinds import KINDS, part_id
+from eyechart.world.labels import PairedFacts
 from eyechart.world.questions import statements
 from eyechart.world.sets import SceneSet
 from eyechart.world.sets_plan import PairPlan, SetPlan, draw_pairs, draw_set

@@ -142,7 +142,7 @@ def test_what_was_computed_is_not_computed_again(zoo, cards, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("computed again")
 
-    for name in ("encoder_features", "examine", "lens_ranks", "language_tests"):
+    for name in ("encoder_features", "examine", "scene_ranks", "language_tests"):
         monkeypatch.setattr(recipe, name, never)
     recompute(zoo)
     assert (zoo / "two-view" / "card.json").read_bytes() == before

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from eyechart.core.errors import UserError
 from eyechart.core.records import Benchmark, Item
 from eyechart.models import load_encoder
-from eyechart.score.pair_features import _coarser
-from eyechart.score.pair_labels import covered
 from eyechart.score.readable import read_covered, read_pairs
+from eyechart.train.pair_labels import covered
+from eyechart.train.pair_reading import coarser
 
 pytestmark = pytest.mark.slow
 
@@ -203,12 +203,11 @@ def test_an_interval_has_a_width_where_every_pair_is_read():
     assert 0.8 < reading.pairs.low < 0.95
 
 
-def test_patches_are_averaged_until_they_fit(monkeypatch):
+def test_patches_are_averaged_until_they_fit():
     import torch
 
-    monkeypatch.setattr("eyechart.score.pair_features.ROOM", 100)
     patches = torch.arange(2 * 30 * 3, dtype=torch.float32).reshape(2, 30, 3)
-    coarse = _coarser(patches, (5, 6), 8)
+    coarse = coarser(patches, (5, 6), items=8, room=100)
     assert coarse.shape == (2, 4, 3)
     laid = patches.reshape(2, 5, 6, 3)
     assert coarse[:, 0] == pytest.approx(laid[:, :3, :3].mean(dim=(1, 2)))

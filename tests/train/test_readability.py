@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from eyechart.train.readability import (
     AttentiveProbe,
     Task,
-    _deal,
     _logistic,
     _rotated,
+    deal_labels,
     grouped_folds,
     read_attentively,
     read_linearly,
@@ -120,12 +120,12 @@ def test_dealing_keeps_groups_as_they_are_and_options_open():
     rng = np.random.default_rng(12)
     labels = tuple(option[int(rng.integers(2))] for option in options)
     task = Task(labels=labels, groups=tuple(np.arange(40).repeat(3).tolist()), options=options)
-    dealt = [task.words[number] for number in _deal(task, seed=1)]
+    dealt = [task.words[number] for number in deal_labels(task, seed=1)]
     assert all(label in option for label, option in zip(dealt, options, strict=True))
     assert sorted(dealt) == sorted(labels)
     assert 20 < sum(new != old for new, old in zip(dealt, labels, strict=True)) < 100
     _, pairs = pairs_task()
-    flips = _deal(pairs, seed=1).reshape(PAIRS, 2)
+    flips = deal_labels(pairs, seed=1).reshape(PAIRS, 2)
     assert (flips.sum(axis=1) == 1).all(), "the scenes of a pair still have opposite labels"
     assert 15 < (flips != pairs.targets().reshape(PAIRS, 2)).any(axis=1).sum() < 45
 

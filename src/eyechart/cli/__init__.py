@@ -7,7 +7,7 @@ import sys
 import typer
 
 from eyechart import __version__
-from eyechart.cli import bench, compare, doctor, exam, lists, mine, report, score, train, world, zoo
+from eyechart.cli import bench, compare, doctor, exam, lists, locate, mine, report, score, train, world, zoo
 from eyechart.cli.console import fail
 from eyechart.core.errors import UserError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("exam")(exam.run_exam)
 app.command("score")(score.run_score)
+app.command("locate")(locate.run_locate)
 app.command("compare")(compare.run_compare)
 app.command("mine")(mine.run_mine)
 app.command("report")(report.render_again)

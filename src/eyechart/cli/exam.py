@@ -88,6 +88,13 @@ Out = Annotated[
         help="The run folder (default: runs/exam-...); with several exams, the folder that holds theirs."
     ),
 ]
+Locate = Annotated[
+    bool,
+    typer.Option(
+        "--locate/--no-locate",
+        help="Say for each pattern where it is lost: probes along the model's stages, beside its answers.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="At most this many pairs.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice but the scenes.")]
 
@@ -107,6 +114,7 @@ def run_exam(
     template: Template = "letter",
     max_new_tokens: MaxNewTokens = 16,
     adapter: Adapter = None,
+    locate: Locate = True,
     out: Out = None,
     fresh: Fresh = False,
     limit: Limit = None,
@@ -131,7 +139,7 @@ def run_exam(
     options = {
         "scene_seed": scene_seed, "size": size, "pairs": pairs, "reference": reference, "reference_pooling": reference_pooling,
         "percentile": percentile, "ask": ask, "template": template, "max_new_tokens": max_new_tokens, "adapter": adapter,
-        "limit": limit, "seed": seed, "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size, "dtype": dtype,
+        "locate": locate, "limit": limit, "seed": seed, "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size, "dtype": dtype,
         "device": device, "device_map": device_map, "attn": attn, "revision": revision,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip

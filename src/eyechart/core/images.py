@@ -53,7 +53,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Why a file is refused: the word that stands in `quarantine.parquet`, and its sentence."""
 
-_BROKEN: tuple[type[Exception], ...] = (
+BROKEN: tuple[type[Exception], ...] = (
     OSError,  # decoder errors, cut data, UnidentifiedImageError
     SyntaxError,  # "not a ... file", checksums that do not fit
     ValueError,  # impossible header fields, text that unpacks too far, UnicodeDecodeError
@@ -102,6 +102,9 @@ class OpenedImage:
     size_on_disk: tuple[int, int]
     """(width, height) in pixels as stored, before EXIF turns it."""
 
+    orientation: int
+    """How EXIF turned it: 1 for not at all, to 8; `core.pixels.upright` turns what belongs to it likewise."""
+
     notes: tuple[str, ...]
     """What was decided or noticed: orientation, frames, transparency, scaling, Pillow's warnings."""
 
@@ -142,7 +145,7 @@ def _opened_image(
     with pillow_warnings() as warned:
         try:
             data, kind = read()
-            size, image, notes = _decode(name, data, kind, max_pixels)
+            size, orientation, image, notes = _decode(name, data, kind, max_pixels)
         except MemoryError:
             raise BadImage(name, "too_large", "not enough memory to decode it") from None
         except NoColour as error:
@@ -154,6 +157,7 @@ def _opened_image(
         image=image,
         sha256=hashlib.sha256(data).hexdigest(),
         size_on_disk=size,
+        orientation=orientation,
         notes=(*notes, *warned),
     )
 
@@ -258,8 +262,8 @@ def _format(prefix: bytes) -> str | None:
 
 def _decode(
     name: str, data: bytes, kind: str, max_pixels: int
-) -> tuple[tuple[int, int], Image.Image, list[str]]:
-    """Size as stored, the picture upright in RGB, and notes."""
+) -> tuple[tuple[int, int], int, Image.Image, list[str]]:
+    """Size as stored, EXIF's orientation, the picture upright in RGB, and notes."""
     notes: list[str] = []
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
@@ -267,8 +271,8 @@ def _decode(
             if size[0] * size[1] > max_pixels:
                 raise BadImage(name, "too_large", f"{size[0]} x {size[1]} pixels; the limit is {max_pixels}")
             check_whole(data, kind, image)
-            if kind == "TIFF":  # Pillow turns it while decoding, so only the note is wanted
-                _orientation(image, notes)
+            if kind == "TIFF":  # Pillow turns it while decoding, and forgets how
+                orientation = _orientation(image, notes)
             image.load()
             if kind == "JPEG":
                 check_not_filled(data, image)
@@ -276,7 +280,8 @@ def _decode(
                 fit_transparency(image, bits=data[24])  # IHDR's bit depth
             rgb = to_rgb(image, notes)
             if kind != "TIFF":
-                rgb = upright(rgb, _orientation(image, notes))
+                orientation = _orientation(image, notes)
+                rgb = upright(rgb, orientation)
             if _has_more(image):
                 notes.append("several frames or pages; the first is taken")
     except Image.DecompressionBombError as error:
@@ -285,10 +290,10 @@ def _decode(
         raise BadImage(
             name, "damaged", f"it starts like {kind}, but Pillow makes no sense of its header"
         ) from None
-    except _BROKEN as error:
+    except BROKEN as error:
         cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
         raise BadImage(name, "truncated" if cut else "damaged", _plain(error)) from None
-    return size, rgb, notes
+    return size, orientation, rgb, notes
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
@@ -303,7 +308,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
     """EXIF's orientation, 1 where there is none; metadata that cannot be read spoil no picture."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _BROKEN as error:
+    except BROKEN as error:
         notes.append(f"EXIF cannot be read, so the picture is not turned ({_plain(error)})")
         return 1
     if value in range(2, 9):
@@ -315,7 +320,7 @@ def _orientation(image: Image.Image, notes: list[str]) -> int:
 def _has_more(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except _BROKEN:  # a second frame is there and broken
+    except BROKEN:  # a second frame is there and broken
         return True
 
 

@@ -7,6 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+NO_PATTERN = "(none)"
+"""Where pairs without a pattern are counted."""
+
 
 class Outcome(StrEnum):
     """What became of a reply; `unread` earns no credit and is counted beside the score."""
@@ -79,7 +82,8 @@ class Quarantined:
 
     path: str
     reason: str
-    """One of the words in `core.images.REASONS`, or `bad_row` for a row of a table."""
+    """One of the words in `core.images.REASONS`, `bad_row` for a row of a table, or a word for masks of parts
+    (`locate.part_records.REASONS`)."""
 
     detail: str
 

@@ -58,6 +58,9 @@ class ExamConfig:
     max_new_tokens: int = 16
     adapter: str | None = None
 
+    locate: bool = True
+    """Say for each pattern where it is lost: probes along the model's stages, beside its answers."""
+
     limit: int | None = None
     """At most this many pairs."""
 
@@ -145,5 +148,6 @@ def _flags(config: ExamConfig) -> list[str]:
     for name, value in given(config).items():
         if name not in ("model", "served_model"):
             flag = "--" + name.replace("_", "-")
-            words += [flag] if value is True else [flag, str(value)]
+            off = "--no-" + name.replace("_", "-")
+            words += [flag] if value is True else [off] if value is False else [flag, str(value)]
     return words

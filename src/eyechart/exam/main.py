@@ -26,6 +26,7 @@ from eyechart.core.runs import RunFolder
 from eyechart.exam.benchmark import open_benchmark, world_plan
 from eyechart.exam.config import IN_MEMORY, ExamConfig, given, rerun_command
 from eyechart.exam.defaults import UNTRAINED
+from eyechart.exam.locating import locate
 from eyechart.exam.results import PAIRS_SCHEMA, pair_rows, results_json
 from eyechart.exam.stage import Stage
 from eyechart.find import Comparison, compare_pairs
@@ -164,7 +165,9 @@ def _hold(stage: Stage, run: RunFolder, progress: Progress) -> None:
     suspects = {row.pair_id: row.suspect for row in comparison.pairs} if comparison else None
     summary = summarise(items, graded, suspects=suspects, seed=stage.config.seed)
     run.write_table("pairs.parquet", pair_rows(summary, comparison), PAIRS_SCHEMA)
-    run.write_json("results.json", results_json(stage, run, summary, comparison, task=TASK))
+    located = locate(stage, run, summary.pairs, batch=batch, progress=progress)
+    results = results_json(stage, run, summary, comparison, located, task=TASK)
+    run.write_json("results.json", results)
     run.finish()
 
 

@@ -66,7 +66,13 @@ def pair_rows(summary: Summary, comparison: Comparison | None) -> list[dict[str,
 
 
 def results_json(
-    stage: Stage, run: RunFolder, summary: Summary, comparison: Comparison | None, *, task: str
+    stage: Stage,
+    run: RunFolder,
+    summary: Summary,
+    comparison: Comparison | None,
+    located: Mapping[str, Any] | None,
+    *,
+    task: str,
 ) -> dict[str, Any]:
     """`results.json`: the shape of lm-eval and lmms-eval, and everything else under `eyechart`."""
     score, benchmark, manifest = summary.score, stage.benchmark, run.manifest
@@ -103,6 +109,7 @@ def results_json(
             "benchmark": _benchmark(benchmark),
             **summary.to_dict(),
             "find": _find(summary, comparison),
+            "located": located,
             "asking": {
                 "ask": stage.config.asking,
                 "max_new_tokens": stage.config.max_new_tokens,

@@ -53,13 +53,13 @@ class Stage:
         """
         self.config = config
         self.device = pick_device(config.device)
-        bundled = folder.parent / "bundled"
+        self.bundled = folder.parent / "bundled"
         self._in_memory = in_memory
         self._untrained: Untrained | None = None
         if config.model == UNTRAINED and in_memory is None:
             with quiet():
-                self._untrained = make_untrained(bundled)
-        self.benchmark: Benchmark = open_benchmark(config, bundled, progress)
+                self._untrained = make_untrained(self.bundled)
+        self.benchmark: Benchmark = open_benchmark(config, self.bundled, progress)
 
     @cached_property
     def vlm(self) -> VLM | Server:

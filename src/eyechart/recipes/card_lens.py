@@ -1,25 +1,27 @@
 """The logit lens on a VLM's image positions: whether a part's name is read off the patches that show it.
 
-Each hidden state at an image position goes through the model's own final norm, once, and its own unembedding
-(nostalgebraist 2020; at image positions Neo et al., arXiv 2410.07149). The best rank of the part's name over the patches
-of its mask is set against the best rank over as many patches of the same outline elsewhere. The layer is chosen on
-selection scenes and reported on test scenes.
+The best rank of the part's name over the patches of its mask is set against the best rank over as many patches of the same
+outline elsewhere (`eyechart.locate`). A scene's parts of one name are taken together, of whichever object, and the layer is
+chosen on selection scenes and reported on test scenes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from PIL import Image
-from torch import Tensor
 
 from eyechart.core.errors import UserError
 from eyechart.core.records import Prompt
-from eyechart.models.vlms import VLM
+from eyechart.locate.identify import PartRanks, best_ranks, height_of
+from eyechart.locate.identify_score import cluster_median
+from eyechart.locate.labels import Speller, label_of, speller_of
+from eyechart.locate.lens import Lens, lens_ranks
+from eyechart.locate.lens_of_vlm import already_normed, lens_of
+from eyechart.locate.regions import RegionRule, moved_regions
+from eyechart.models.vlms import VLM, HiddenStates
 from eyechart.train.loop import Report
 from eyechart.train.prompts import DESCRIBE
 from eyechart.world.kinds import KINDS, PARTS
@@ -32,80 +34,69 @@ REGIONS = 8
 """Random regions for each mask; the median of their ranks stands for them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartRanks:
-    """One named part in one scene: best ranks by layer, 1 for the likeliest token."""
-
-    scene: int
-    part: str
-    mask: Float[ndarray, " layer"]
-    random: Float[ndarray, " layer"]
-
-
-def lens_ranks(
+def scene_ranks(
     vlm: VLM, known: SceneSet, *, seed: int = 0, report: Report | None = None
 ) -> tuple[PartRanks, ...]:
-    """Rank the names of all visible parts of the objects of all scenes.
+    """Rank the names of all visible parts of the objects of all scenes; a part that fills half the picture is left out.
 
     Raises:
-        UserError: the set was rendered without maps, or a part's name is not one token.
-        Incapable: the model's image positions are no plain grid, or it gives no hidden states.
+        UserError: the set was rendered without maps, a part's name is not one token, or the image positions are no
+            single grid.
+        Incapable: the model gives no hidden states or has no logit lens.
     """
     if known.parts is None:
         raise UserError(f"{known.folder} has no maps of parts; render it with maps")
+    lens, speller = lens_of(vlm), speller_of(vlm.tokenizer)
     rng, found = np.random.default_rng(seed), []
     for place in range(len(known.scenes)):
         image = Image.fromarray(np.asarray(known.images[place]))
-        logits, grid = lens_logits(vlm, image)
-        for part, mask in part_masks(np.asarray(known.parts[place]), grid).items():
-            regions = elsewhere(mask, rng)
-            if regions:
-                ranks = _ranks(logits, token_of(vlm, part))
-                found.append(
-                    PartRanks(
-                        scene=place,
-                        part=part,
-                        mask=_best(ranks, mask),
-                        random=np.median([_best(ranks, region) for region in regions], axis=0),
-                    )
-                )
+        states = vlm.hidden_states(Prompt(text=DESCRIBE, images=(image,)))
+        if states.grid is None:
+            raise UserError(f"{vlm.id}: its image positions are no single grid, which a card's lens reads")
+        masks = part_masks(np.asarray(known.parts[place]), states.grid)
+        found += _ranked(str(place), states, masks, lens, speller, rng)
         if report is not None:
             report("scenes under the lens", place + 1, len(known.scenes))
     return tuple(found)
 
 
-def lens_logits(
-    vlm: VLM, image: Image.Image
-) -> tuple[Float[Tensor, "layer position token"], tuple[int, int]]:
-    """Logits of every token at every image position and layer, and the grid of the positions.
-
-    Raises:
-        UserError: the positions are no single grid, or the model has no final norm or unembedding of its own.
-    """
-    states = vlm.hidden_states(Prompt(text=DESCRIBE, images=(image,)))
-    towers = vlm.towers
-    norm, head, device = towers.final_norm, towers.lm_head, vlm.device
-    if states.grid is None or norm is None or head is None:
-        raise UserError(f"{vlm.id}: its image positions, its final norm or its unembedding are not to be had")
-    with torch.no_grad():
-        layers = [
-            state if states.last_is_normed and number == states.last_layer else norm(state.to(device)).cpu()
-            for number, state in zip(states.layer_numbers, states.layers, strict=True)
-        ]
-        logits: Tensor = head(torch.stack(layers).to(device))
-    return logits.float().cpu(), states.grid
-
-
-def token_of(vlm: VLM, word: str) -> int:
-    """The token of a word with its leading space.
-
-    Raises:
-        UserError: it is several tokens.
-    """
-    ids: list[int] = vlm.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise UserError(f"{vlm.id}: {word!r} is {len(ids)} tokens, and the lens reads single ones")
-    return ids[0]
+def _ranked(
+    scene: str,
+    states: HiddenStates,
+    masks: Mapping[str, Bool[ndarray, "row column"]],
+    lens: Lens,
+    speller: Speller,
+    rng: np.random.Generator,
+) -> list[PartRanks]:
+    """The parts of one scene for which there is room elsewhere."""
+    regions = {part: moved_regions(mask, rng, regions=REGIONS) for part, mask in masks.items()}
+    parts = [part for part in masks if regions[part]]
+    if not parts:
+        return []
+    labels = [label_of(part, speller) for part in parts]
+    ranks = lens_ranks(states.layers, labels, lens, normed=already_normed(states)).ranks.numpy()
+    return [
+        PartRanks(
+            image=scene,
+            object="scene",
+            part=part,
+            instance=0,
+            cells=int(masks[part].sum()),
+            row=height_of(masks[part]),
+            share=float(masks[part].mean()),
+            visible=1.0,
+            layers=states.layer_numbers,
+            mask=best_ranks(ranks[:, :, place], masks[part].reshape(-1)),
+            random=np.median(
+                [best_ranks(ranks[:, :, place], region.reshape(-1)) for region in regions[part]], axis=0
+            ),
+            wrong=None,
+            control=RegionRule.OUTLINE,
+            regions=len(regions[part]),
+            others=(),
+        )
+        for place, part in enumerate(parts)
+    ]
 
 
 def part_masks(
@@ -132,78 +123,32 @@ def part_masks(
     return found
 
 
-def elsewhere(
-    mask: Bool[ndarray, "row column"], rng: np.random.Generator, *, regions: int = REGIONS
-) -> list[Bool[ndarray, "row column"]]:
-    """The mask's outline moved to random places, round the edges, where it does not meet the mask; up to so many."""
-    rows, columns = mask.shape
-    moves = [(down, right) for down in range(rows) for right in range(columns)]
-    found = []
-    for number in rng.permutation(len(moves)):
-        moved = np.roll(mask, moves[number], axis=(0, 1))
-        if not (moved & mask).any():
-            found.append(moved)
-        if len(found) == regions:
-            break
-    return found
-
-
-def _ranks(logits: Float[Tensor, "layer position token"], token: int) -> Int[ndarray, "layer position"]:
-    """1 where no token is likelier; tokens as likely count as likelier, so that equal logits are the worst rank."""
-    return (logits >= logits[..., token : token + 1]).sum(dim=-1).numpy()
-
-
-def _best(
-    ranks: Int[ndarray, "layer position"], region: Bool[ndarray, "row column"]
-) -> Float[ndarray, " layer"]:
-    return np.asarray(ranks[:, region.reshape(-1)].min(axis=1), dtype=np.float64)
-
-
-def best_layer(found: Sequence[PartRanks]) -> int:
-    """The layer at which the median ratio is largest, the first of several.
-
-    Raises:
-        ValueError: nothing was ranked.
-    """
-    return int(np.argmax(np.median(_log_ratios(found), axis=0)))
-
-
 def lens_score(
     found: Sequence[PartRanks], layer: int, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Median ratio of the best rank elsewhere to the best rank over the mask at a layer; scenes are drawn anew.
 
     Raises:
-        ValueError: nothing was ranked.
+        ValueError: nothing was ranked, or in one scene only.
     """
-    ratios = np.exp(_log_ratios(found)[:, layer])
-    scenes = np.array([one.scene for one in found])
-    members = [np.flatnonzero(scenes == scene) for scene in np.unique(scenes)]
-    rng = np.random.default_rng(seed)
-    drawn = [
-        np.median(
-            ratios[
-                np.concatenate([members[place] for place in rng.integers(len(members), size=len(members))])
-            ]
-        )
-        for _ in range(resamples)
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    logs = _log_ratios(found)
+    ratios = np.exp(logs[:, layer])
+    drawn = cluster_median(ratios, [one.image for one in found], resamples=resamples, seed=seed)
     return {
         "ratio": {
-            "value": float(np.median(ratios)),
-            "low": float(low),
-            "high": float(high),
-            "n": len(found),
-            "clusters": len(members),
-            "level": 0.95,
+            "value": drawn.value,
+            "low": drawn.low,
+            "high": drawn.high,
+            "n": drawn.n,
+            "clusters": drawn.clusters,
+            "level": drawn.level,
             "method": "percentile bootstrap of the median, scenes drawn anew",
             "seed": seed,
         },
         "layer": layer,
         "median_rank_mask": float(np.median([one.mask[layer] for one in found])),
-        "median_rank_random": float(np.median([one.random[layer] for one in found])),
-        "by_layer": np.exp(np.median(_log_ratios(found), axis=0)).tolist(),
+        "median_rank_random": float(np.median([one.random[layer] for one in found if one.random is not None])),
+        "by_layer": np.exp(np.median(logs, axis=0)).tolist(),
         "by_part": _by_part(found, ratios),
     }
 
@@ -219,4 +164,4 @@ def _by_part(
 def _log_ratios(found: Sequence[PartRanks]) -> Float[ndarray, "part layer"]:
     if not found:
         raise ValueError("no part was ranked in any scene")
-    return np.array([np.log(one.random) - np.log(one.mask) for one in found])
+    return np.array([np.log(one.random) - np.log(one.mask) for one in found if one.random is not None])

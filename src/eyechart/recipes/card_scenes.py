@@ -18,8 +18,8 @@ from PIL import Image
 
 from eyechart.core.errors import UserError
 from eyechart.core.images import open_image
-from eyechart.recipes.card_tasks import PairedFacts
 from eyechart.world.facts import Facts
+from eyechart.world.labels import PairedFacts
 from eyechart.world.sets import Progress, render_scene
 from eyechart.world.sets_plan import facts_of
 from eyechart.world.sets_pool import in_order

@@ -15,6 +15,7 @@ from typing import Any
 from eyechart.core.errors import UserError
 from eyechart.core.files import write_bytes, write_json
 from eyechart.core.images import sha256_of
+from eyechart.locate.identify_score import best_layer
 from eyechart.models import load_vlm
 from eyechart.models.encoders.encoder import Encoder
 from eyechart.models.encoders.loading import load_encoder
@@ -22,7 +23,7 @@ from eyechart.recipes.card_bench import SCHEMA, SEED, Bench, Sizes, make_bench
 from eyechart.recipes.card_clip import clip_tests, texts_of
 from eyechart.recipes.card_gate import gate
 from eyechart.recipes.card_language import language_tests
-from eyechart.recipes.card_lens import best_layer, lens_ranks, lens_score
+from eyechart.recipes.card_lens import lens_score, scene_ranks
 from eyechart.recipes.card_page import gate_page, model_card
 from eyechart.recipes.card_sight import (
     PATCHES,
@@ -234,8 +235,8 @@ def _vlm_card(folder: Path, bench: Bench) -> dict[str, Any]:
     }
 
     def lens() -> dict[str, Any]:
-        layer = best_layer(lens_ranks(vlm, bench.lens_selection, report=bench.report))
-        return lens_score(lens_ranks(vlm, bench.lens_test, report=bench.report), layer)
+        layer = best_layer(scene_ranks(vlm, bench.lens_selection, report=bench.report))
+        return lens_score(scene_ranks(vlm, bench.lens_test, report=bench.report), layer)
 
     sets = [set_hash(each.folder) for each in (bench.lens_selection, bench.lens_test)]
     return {

@@ -14,6 +14,7 @@ from eyechart.core.images import REASONS
 from eyechart.core.records import Capability, Outcome
 from eyechart.report import words
 from eyechart.report.charts import Dot, beside_groups, scatter
+from eyechart.report.located import MEANINGS, stage_charts
 from eyechart.report.reading import LeftOut, Pair, PatternScore, Run, Sample, read_run, read_thumb
 from eyechart.report.summary import UNTRAINED, not_examined, paragraphs
 
@@ -136,6 +137,8 @@ def environment() -> Environment:
     made.filters.update(
         rate=words.rate_text,
         percent=words.percent,
+        percent_whole=lambda share: f"{share:.0%}",
+        sentence=words.sentence,
         points=words.points_text,
         p=words.p_text,
         p_value=words.p_value_text,
@@ -169,6 +172,9 @@ def _context(run: Run) -> dict[str, Any]:
         "cards": cards,
         "pattern_dots": _pattern_dots(run, results.patterns if named else ()),
         "suspect_dots": _suspect_dots(run),
+        "located": results.located,
+        "stage_charts": stage_charts(results.located),
+        "verdict_meanings": tuple(MEANINGS.items()),
         "beside": results.beside,
         "beside_groups": beside_groups(results),
         "scatter": scatter(run.pairs, results.find, cards=cards.anchors) if results.find else None,

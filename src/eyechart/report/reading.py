@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from eyechart.core.errors import UserError
 from eyechart.core.files import read_table
 from eyechart.core.records import Outcome
+from eyechart.report.located import Located
 from eyechart.report.records import Row, validated
 
 SCHEMA = 1
@@ -224,6 +225,8 @@ class Results(_Record):
     asking: Asking
     warnings: tuple[str, ...]
     beside: Beside | None = None
+    located: Located | None = None
+    """None where it was not asked for, and in runs of versions that had no such part."""
 
 
 class Doc(_Record):

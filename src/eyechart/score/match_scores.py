@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eyechart.core.records import NO_PATTERN
 from eyechart.core.stats import Rate, cluster_bootstrap, cluster_rate, wilson
 from eyechart.score.measures import Measure
-from eyechart.score.scoring import NO_PATTERN
 
 WAYS = ("text_to_image", "image_to_text", "group")
 """The official way of MMVP-VLM first."""

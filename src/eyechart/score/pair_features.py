@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -11,9 +10,7 @@ from eyechart.core.errors import UserError
 from eyechart.core.images import open_image
 from eyechart.core.records import Item
 from eyechart.models.encoders.encoder import Encoder
-
-ROOM = 1 << 26
-"""Numbers of patch features held at once; where a pattern has more, neighbouring patches are averaged."""
+from eyechart.train.pair_reading import ROOM, coarser
 
 
 def features_of(
@@ -32,24 +29,9 @@ def features_of(
                 patches = False
                 parts.pop("patches", None)
             else:
-                coarse = _coarser(states.features, states.grid, len(items))
+                coarse = coarser(states.features, states.grid, items=len(items), room=ROOM)
                 parts.setdefault("patches", []).append(coarse)
         for pooling in encoder.poolings:
             vectors = encoder.embed(pictures, pooling=pooling, batch_size=batch)
             parts.setdefault(pooling, []).append(vectors)
     return {name: torch.cat(rows).numpy() for name, rows in parts.items()}
-
-
-def _coarser(
-    patches: Float[Tensor, "image patch dim"], grid: tuple[int, int], items: int
-) -> Float[Tensor, "image cell dim"]:
-    """Patches averaged in square blocks, as small as the room for so many items allows."""
-    height, width = grid
-    block = 1
-    while items * -(-height // block) * -(-width // block) * patches.shape[2] > ROOM and block < max(grid):
-        block += 1
-    if block == 1:
-        return patches
-    laid = patches.reshape(len(patches), height, width, -1).permute(0, 3, 1, 2)
-    pooled = torch.nn.functional.avg_pool2d(laid, block, ceil_mode=True, count_include_pad=False)
-    return pooled.flatten(2).transpose(1, 2)

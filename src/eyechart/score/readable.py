@@ -14,7 +14,6 @@ after Holm over the patterns. Everything else is `undecided`. It is never "not t
 layer may read it.
 """
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -30,16 +29,11 @@ from eyechart.models.encoders.encoder import Encoder
 from eyechart.score.encoders import Progress
 from eyechart.score.measures import Measure
 from eyechart.score.pair_features import features_of
-from eyechart.score.pair_labels import LEAST, Covered, covered
-from eyechart.train.readability import Readability, read_attentively, read_linearly
+from eyechart.train.pair_labels import LEAST, Covered, covered
+from eyechart.train.pair_reading import MOST, PairsRead, read_features, sample
 
 FED = -2
 """The layer whose patches are read: what enters the last block, as LLaVA reads it."""
-
-MOST = 400
-"""Pairs of a pattern that are read at most; a drawn sample of them where there are more."""
-
-FOLDS = 5
 
 Verdict = Literal["readable", "undecided"]
 
@@ -190,56 +184,18 @@ def read_covered(
     read = {}
     for number, one in enumerate(found):
         if one.items:
-            chosen = _sample(one, most, seed)
+            chosen = sample(one, most, seed)
             read[one.pattern] = (
                 chosen,
-                _read_features(features(chosen), chosen, attentive=attentive, repeats=repeats, seed=seed),
+                read_features(features(chosen), chosen, attentive=attentive, repeats=repeats, seed=seed),
             )
         progress("reading patterns", number + 1, len(found))
     return _summary(found, read, notes, level=level, seed=seed)
 
 
-_Read = dict[str, tuple[ndarray, ndarray]]
-"""By `FEATURES PROBE`: for each pair the share of seeds in which it was read, and in which its control was."""
-
-
-def _read_features(
-    features: Mapping[str, ndarray], chosen: Covered, *, attentive: bool, repeats: int, seed: int
-) -> _Read:
-    """Read one pattern from features of its items; those with three axes are patches and are read flat."""
-    found: _Read = {}
-    for name, values in features.items():
-        flat = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-        found[f"{name} linear"] = _shares(
-            [read_linearly(flat, chosen.task, folds=FOLDS, seed=seed + i) for i in range(repeats)]
-        )
-        if attentive and values.ndim == 3:
-            seeds = [(seed + i,) for i in range(repeats)]
-            found[f"{name} attentive"] = _shares(
-                [read_attentively(values, chosen.task, folds=FOLDS, seeds=each) for each in seeds]
-            )
-    return found
-
-
-def _shares(reads: Sequence[Readability]) -> tuple[Float[ndarray, " pair"], Float[ndarray, " pair"]]:
-    """Items come two by two: a pair is read where both are right."""
-    right, control = (
-        np.mean([np.asarray(one).reshape(-1, 2).min(axis=1) for one in many], axis=0)
-        for many in ([read.right for read in reads], [read.control for read in reads])
-    )
-    return right, control
-
-
-def _sample(one: Covered, most: int, seed: int) -> Covered:
-    pairs = len(one.items) // 2
-    if pairs <= most:
-        return one
-    return one.of(sorted(random.Random(f"readable {one.pattern} {seed}").sample(range(pairs), most)))
-
-
 def _summary(
     found: Sequence[Covered],
-    read: Mapping[str, tuple[Covered, _Read]],
+    read: Mapping[str, tuple[Covered, Mapping[str, PairsRead]]],
     notes: Sequence[str],
     *,
     level: float,
@@ -249,7 +205,11 @@ def _summary(
     readings: dict[str, list[Reading]] = {pattern: [] for pattern in read}
     measures: list[Measure] = []
     for way in ways:
-        known = {pattern: (chosen, *each[way]) for pattern, (chosen, each) in read.items() if way in each}
+        known = {
+            pattern: (chosen, each[way].right, each[way].control)
+            for pattern, (chosen, each) in read.items()
+            if way in each
+        }
         p_values = {
             pattern: _p_value(right - control, one.groups, seed)
             for pattern, (one, right, control) in known.items()

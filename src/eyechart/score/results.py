@@ -6,11 +6,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from eyechart.core.config import to_dict
-from eyechart.core.records import Benchmark, Graded, Item, MatchSet, Outcome
+from eyechart.core.records import NO_PATTERN, Benchmark, Graded, Item, MatchSet, Outcome
 from eyechart.core.runs import RunFolder
 from eyechart.score.config import ScoreConfig
 from eyechart.score.rules import measure
-from eyechart.score.scoring import NO_PATTERN
 
 SCHEMA = 1
 """Of the `eyechart` block of results.json."""

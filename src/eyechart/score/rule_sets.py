@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from eyechart.core.records import Item
+from eyechart.core.records import NO_PATTERN, Item
 from eyechart.score.layouts import CV_SOURCES
 from eyechart.score.measures import Measure
 from eyechart.score.resampling import Drawing, weighted_mean
@@ -18,7 +18,6 @@ from eyechart.score.rule_parts import (
     undefined,
     unread,
 )
-from eyechart.score.scoring import NO_PATTERN
 
 # ---- CV-Bench
 

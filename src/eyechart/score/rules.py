@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eyechart.core.errors import unknown
-from eyechart.core.records import Graded, Item
+from eyechart.core.records import NO_PATTERN, Graded, Item
 from eyechart.score.measures import Measure
 from eyechart.score.resampling import Drawing, weighted_mean
 from eyechart.score.rule_parts import (
@@ -21,7 +21,7 @@ from eyechart.score.rule_parts import (
     unread,
 )
 from eyechart.score.rule_sets import cv_bench, naturalbench, pope
-from eyechart.score.scoring import NO_PATTERN, matched, summarise
+from eyechart.score.scoring import matched, summarise
 
 Score = Callable[[Sequence[Item], Replies, Drawing], list[Measure]]
 

@@ -8,12 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eyechart.core.records import Graded, Item, Outcome
+from eyechart.core.records import NO_PATTERN, Graded, Item, Outcome
 from eyechart.core.stats import Rate, cluster_rate, wilson
 from eyechart.score.cells import LETTERS
-
-NO_PATTERN = "(none)"
-"""Where pairs without a pattern are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

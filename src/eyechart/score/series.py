@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eyechart.core.errors import UserError
+from eyechart.core.records import NO_PATTERN
 from eyechart.core.stats import Rate, wilson
-from eyechart.score.scoring import NO_PATTERN
 
 PairKey = tuple[str, ...]
 """The hashes of a pair's images, sorted; the same pictures are the same pair, in whatever order and under whatever id."""

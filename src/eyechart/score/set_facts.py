@@ -8,10 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from eyechart.core.records import Benchmark, Item, MatchSet, Quarantined
+from eyechart.core.records import NO_PATTERN, Benchmark, Item, MatchSet, Quarantined
 from eyechart.score.cells import LETTERS
 from eyechart.score.rules import RULES
-from eyechart.score.scoring import NO_PATTERN
 
 
 def facts(found: Benchmark | MatchSet) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
+from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -100,11 +101,15 @@ def read_linearly(
         ValueError: features and labels differ in number, or there are fewer groups than folds.
     """
     _check(len(features), task, folds)
+    turned: dict[bytes, ndarray] = {}  # a fold's features are the same for labels and for their control
 
     def reader(
         train: Int[ndarray, " train"], targets: Int[ndarray, " scene"], seed: int
     ) -> Float[ndarray, "scene word"]:
-        return _linear(features, train, targets, task, seed)
+        key = train.tobytes()
+        if key not in turned:
+            turned[key] = _rotated(features, train)
+        return _linear(turned[key], train, targets, task, seed)
 
     return _validate(reader, task, folds=folds, seeds=(seed,), probe="linear")
 
@@ -160,7 +165,7 @@ def _validate(
     seeds: tuple[int, ...],
     probe: Literal["linear", "attentive"],
 ) -> Readability:
-    targets, dealt = task.targets(), _deal(task, seeds[0])
+    targets, dealt = task.targets(), deal_labels(task, seeds[0])
     right = np.stack([_right(reader, task, targets, folds, seed) for seed in seeds])
     control = _right(reader, task, dealt, folds, seeds[0])
     return Readability(
@@ -187,7 +192,7 @@ def _right(
     return right
 
 
-def _deal(task: Task, seed: int) -> Int[ndarray, " scene"]:
+def deal_labels(task: Task, seed: int) -> Int[ndarray, " scene"]:
     """Labels dealt out anew: those of a group go to another group of the same options, in a new order.
 
     Groups stay as balanced as they were. Dealt out one by one, labels that are rarer in the training scenes would
@@ -217,14 +222,25 @@ def _hold_out(
     return train[fit], train[held]
 
 
-def _linear(
+def linear_scores(
     features: Float[ndarray, "scene dim"],
     train: Int[ndarray, " train"],
     targets: Int[ndarray, " scene"],
     task: Task,
     seed: int,
 ) -> Float[ndarray, "scene word"]:
-    rows, closed = _rotated(features, train), torch.from_numpy(~task.allowed())
+    """Train the linear probe on some scenes and score each word for all of them: higher is likelier."""
+    return _linear(_rotated(features, train), train, targets, task, seed)
+
+
+def _linear(
+    rows: Float32[ndarray, "scene axis"],
+    train: Int[ndarray, " train"],
+    targets: Int[ndarray, " scene"],
+    task: Task,
+    seed: int,
+) -> Float[ndarray, "scene word"]:
+    closed = torch.from_numpy(~task.allowed())
     fit, held = _hold_out(task, train, seed)
     scores = []
     for strength in _STRENGTHS:
@@ -258,27 +274,29 @@ def _logistic(
     closed: Bool[Tensor, "scene word"],
     strength: float,
 ) -> Float32[ndarray, "scene word"]:
-    """Fit a softmax over each scene's own options; the penalty is half the squared weights times `strength`."""
-    shown, wanted, shut = torch.from_numpy(rows[fit]), torch.from_numpy(targets[fit]), closed[fit]
-    weights = torch.zeros(rows.shape[1], closed.shape[1], requires_grad=True)
-    bias = torch.zeros(closed.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weights, bias],
-        max_iter=200,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        line_search_fn="strong_wolfe",
-    )
+    """Fit a softmax over each scene's own options; the penalty is half the squared weights times `strength`.
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = (shown @ weights + bias).masked_fill(shut, -1e9)
-        loss = functional.cross_entropy(logits, wanted) + weights.square().sum() * strength / (2 * len(fit))
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    The problem is convex; L-BFGS of scipy with the slope written out takes a fifth of the time of torch's.
+    """
+    shown, shut = rows[fit].astype(np.float64), closed[fit].numpy()
+    wanted = np.eye(closed.shape[1])[targets[fit]]
+    shape, decay = (rows.shape[1] + 1, closed.shape[1]), strength / len(fit)
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return np.asarray(rows @ weights.detach().numpy() + bias.detach().numpy())
+    def loss(flat: Float[ndarray, " weight"]) -> tuple[float, Float[ndarray, " weight"]]:
+        weights, bias = flat.reshape(shape)[:-1], flat.reshape(shape)[-1]
+        logits = np.where(shut, -1e9, shown @ weights + bias)
+        logits -= logits.max(axis=1, keepdims=True)
+        likely = np.exp(logits)
+        total = likely.sum(axis=1, keepdims=True)
+        missed = (likely / total - wanted) / len(fit)
+        slope = np.vstack([shown.T @ missed + decay * weights, missed.sum(axis=0)])
+        surprise = float((np.log(total[:, 0]) - (logits * wanted).sum(axis=1)).mean())
+        return surprise + decay / 2 * float((weights**2).sum()), slope.ravel()
+
+    options = {"maxiter": 500, "gtol": 1e-5, "ftol": 1e-8}
+    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
+    weights, bias = found.x.reshape(shape)[:-1], found.x.reshape(shape)[-1]
+    return np.asarray(rows @ weights.astype(np.float32) + bias.astype(np.float32))
 
 
 class AttentiveProbe(nn.Module):

@@ -77,6 +77,7 @@ class _Shard:
     pairs: tuple[ScenePair, ...]
     size: int
     maps: bool
+    cv: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +126,9 @@ def render_pairs(
     with RunFolder.open(root, config=config, command=command, fresh=fresh) as run:
         if not run.finished:
             pairs = draw_pairs(plan)
-            _render_missing(run, pairs, size=size, maps=maps, workers=workers, progress=progress)
+            render_missing(run, pairs, size=size, maps=maps, workers=workers, progress=progress)
             _write_texts(run, pairs, maps=maps)
-            run.update_manifest(seed=plan.seed, split=plan.split, world=world, sha256=_hash(run, pairs))
+            run.update_manifest(seed=plan.seed, split=plan.split, world=world, sha256=pairs_hash(run, pairs))
             run.finish()
     return root
 
@@ -144,13 +145,21 @@ def items_of(pair: ScenePair) -> tuple[str, str]:
     return f"{pair.id}a", f"{pair.id}b"
 
 
-def _render_missing(
-    run: RunFolder, pairs: Sequence[ScenePair], *, size: int, maps: bool, workers: int, progress: Progress
+def render_missing(
+    run: RunFolder,
+    pairs: Sequence[ScenePair],
+    *,
+    size: int,
+    maps: bool = False,
+    cv: bool = True,
+    workers: int,
+    progress: Progress,
 ) -> None:
+    """Render what is not there yet, shard by shard; `cv` says whether CV-Bench-shaped questions are made, too."""
     done = run.jsonl(SHARDS, key="shard")
     step = max(1, shard_length(size) // 2)
     shards = [
-        _Shard(number=number, pairs=tuple(pairs[start : start + step]), size=size, maps=maps)
+        _Shard(number=number, pairs=tuple(pairs[start : start + step]), size=size, maps=maps, cv=cv)
         for number, start in enumerate(range(0, len(pairs), step))
     ]
     finished = sum(len(shard.pairs) for shard in shards if shard.number in done)
@@ -179,7 +188,8 @@ def _render_shard(shard: _Shard) -> _Made:
             files[f"images/{item}.png"] = png(rendered.image)
             if shard.maps:
                 files |= {f"maps/{item}-{name}.png": data for name, data in _maps(rendered).items()}
-        cv += _cv_rows(pair)
+        if shard.cv:
+            cv += _cv_rows(pair)
     return _Made(number=shard.number, files=files, cv=cv)
 
 
@@ -208,7 +218,7 @@ def _maps(rendered: Rendered) -> dict[str, bytes]:
 
 
 def _write_texts(run: RunFolder, pairs: Sequence[ScenePair], *, maps: bool) -> None:
-    run.write_bytes(FACTS, b"".join(_fact_lines(pairs)))
+    run.write_bytes(FACTS, b"".join(fact_lines(pairs)))
     run.write_table(CAPTIONS, [_caption_row(pair) for pair in pairs], CAPTIONS_SCHEMA)
     rows = [row for line in run.jsonl(SHARDS, key="shard") for row in line["cv"]]
     numbered = [
@@ -218,10 +228,11 @@ def _write_texts(run: RunFolder, pairs: Sequence[ScenePair], *, maps: bool) -> N
     run.write_table(CV, numbered, CV_SCHEMA)
     if maps:
         run.write_json("maps/parts.json", {place + 1: list(part) for place, part in enumerate(PARTS)})
-    run.write_bytes(QUESTIONS, _questions(pairs))
+    run.write_bytes(QUESTIONS, questions_csv(pairs))
 
 
-def _questions(pairs: Sequence[ScenePair]) -> bytes:
+def questions_csv(pairs: Sequence[ScenePair]) -> bytes:
+    """The questions as `questions.csv` holds them."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["id", "pair_id", "pattern", "question", "options", "answer", "image"])
@@ -242,7 +253,8 @@ def _questions(pairs: Sequence[ScenePair]) -> bytes:
     return out.getvalue().encode()
 
 
-def _fact_lines(pairs: Sequence[ScenePair]) -> Iterator[bytes]:
+def fact_lines(pairs: Sequence[ScenePair]) -> Iterator[bytes]:
+    """What is true of each scene, as `facts.jsonl` holds it."""
     for pair in pairs:
         for item, facts, nonce in zip(items_of(pair), pair.facts, pair.nonces, strict=True):
             line = {
@@ -270,7 +282,7 @@ def _caption_row(pair: ScenePair) -> dict[str, str]:
     }
 
 
-def _hash(run: RunFolder, pairs: Sequence[ScenePair]) -> str:
+def pairs_hash(run: RunFolder, pairs: Sequence[ScenePair]) -> str:
     """A hash of questions, answers and every picture."""
     pictures: dict[str, str] = {}
     for line in run.jsonl(SHARDS, key="shard"):

@@ -26,6 +26,7 @@ from eyechart.core.stats.power import (
     smallest_significant_gain,
 )
 from eyechart.core.stats.rates import Rate, percentile_of, wilson
+from eyechart.core.stats.ratios import Ratio, cluster_mean, cluster_ratios
 
 __all__ = [
     "Correlation",
@@ -33,10 +34,13 @@ __all__ = [
     "Estimate",
     "PairedTest",
     "Rate",
+    "Ratio",
     "RunsTest",
     "SmallestGain",
     "cluster_bootstrap",
+    "cluster_mean",
     "cluster_rate",
+    "cluster_ratios",
     "exact_p",
     "fewest_hits_above_chance",
     "hierarchical_bootstrap",

@@ -19,12 +19,13 @@ def undisturbed(model: nn.Module, processor: Any) -> Iterator[None]:
     and `rope_deltas` (Qwen's leave them from the last prompt), and the tokenizer's padding side and token.
     Encoder-decoder models keep their tokenizer's side, since their encoders are trained with it.
     """
-    training = [(module, module.training) for module in model.modules()]
-    left = [(m, name, getattr(m, name)) for m in model.modules() for name in _LEFT_BEHIND if hasattr(m, name)]
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    left = [(m, name, m.__dict__[name]) for m in modules for name in _LEFT_BEHIND if name in m.__dict__]
     tokenizer = tokenizer_of(processor)
     side, padding = tokenizer.padding_side, tokenizer.pad_token
     try:
-        for module, _ in training:
+        for module in training:
             module.training = False
         if not is_encoder_decoder(model):
             tokenizer.padding_side = "left"
@@ -33,8 +34,8 @@ def undisturbed(model: nn.Module, processor: Any) -> Iterator[None]:
         with torch.no_grad():
             yield
     finally:
-        for module, flag in training:
-            module.training = flag
+        for module in training:
+            module.training = True
         for module, name, value in left:
             setattr(module, name, value)
         tokenizer.padding_side = side

@@ -72,7 +72,7 @@ def language_states(model: Any, inputs: Inputs, towers: Towers) -> tuple[tuple[T
         if towers.final_norm is not None:
             hook = towers.final_norm.register_forward_hook(lambda _m, _a, output: last.append(output))
             stack.callback(hook.remove)
-        out = model(**_for_forward(model, inputs), output_hidden_states=True, return_dict=True)
+        out = model(**forward_inputs(model, inputs), output_hidden_states=True, return_dict=True)
     states = _found(out, towers)
     if states is None or len(states) != len(towers.language_blocks) + 1:
         given = "none" if states is None else str(len(states))
@@ -177,7 +177,7 @@ def _rows(states: Tensor) -> Tensor:
     return states[None] if states.ndim == 2 else states.reshape(-1, *states.shape[-2:])
 
 
-def _for_forward(model: Any, inputs: Inputs) -> Inputs:
+def forward_inputs(model: Any, inputs: Inputs) -> Inputs:
     """What a plain forward pass needs beside the inputs: an encoder-decoder one token for its decoder."""
     config = next(
         (m.config for m in model.modules() if getattr(getattr(m, "config", None), "is_encoder_decoder", 0)),

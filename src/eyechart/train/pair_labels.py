@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eyechart.core.errors import UserError
-from eyechart.core.records import Item
-from eyechart.score.scoring import NO_PATTERN
+from eyechart.core.records import NO_PATTERN, Item
 from eyechart.train.readability import Task
 
 LEAST = 20

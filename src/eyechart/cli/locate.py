@@ -1,0 +1,170 @@
+"""`eyechart locate`: where in a VLM what it sees is lost, from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eyechart.cli.console import emit, progress, say
+from eyechart.cli.options import (
+    Adapter,
+    Attn,
+    BatchSize,
+    Device,
+    DeviceMap,
+    DryRun,
+    Dtype,
+    Fresh,
+    Json,
+    Quiet,
+    Revision,
+    TrustRemoteCode,
+)
+
+if TYPE_CHECKING:
+    from eyechart.locate.run import Located
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A VLM: ORG/NAME[@REVISION], a folder, or zoo:NAME.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="lens: names of parts read by the logit lens; knockout: the 2x2 of knockouts; dose: growing shares of them; probes:"
+        " readability of each pattern and the verdict. Can be given several times; all but dose unless given."
+    ),
+]
+Parts = Annotated[
+    str,
+    typer.Option(
+        help="Pictures with part masks: world, or a folder or file (PASCAL Panoptic Parts, Pascal-Part, COCO-style polygons, index"
+        " PNGs; see docs/parts.md)."
+    ),
+]
+PartsLayout = Annotated[str, typer.Option(help="How --parts is to be read, where it does not say.")]
+Pictures = Annotated[int, typer.Option(help="At most so many pictures with parts.")]
+On = Annotated[str, typer.Option("--on", help="Pairs for the probes: world (twins), or a benchmark in pairs.")]
+Pairs = Annotated[int, typer.Option(help="On the world: pairs of each of the nine patterns.")]
+SceneSeed = Annotated[int, typer.Option(help="On the world: another number draws other scenes.")]
+Size = Annotated[int, typer.Option(help="On the world: side of a picture in pixels, 96 to 672.")]
+Limit = Annotated[int | None, typer.Option(help="At most this many pairs of a benchmark.")]
+VisionEdges = Annotated[
+    str,
+    typer.Option(help="What the vision cut cuts, by name, several joined by '+': see docs/locate.md."),
+]
+LanguageEdges = Annotated[str, typer.Option(help="What the language cut cuts, likewise.")]
+VisionLayers = Annotated[
+    str, typer.Option(help="all, first:n, last:n, a-b, or several sets: window:k, each.")
+]
+LanguageLayers = Annotated[str, typer.Option(help="The same for the language tower.")]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(help="both ways, random; both unless given. Can be given several times; 'none' for none."),
+]
+SpecialIsRest = Annotated[
+    bool,
+    typer.Option(
+        help="Count class token and registers among the rest that a part is cut off from; without, they stay a way round."
+    ),
+]
+Sink = Annotated[bool, typer.Option(help="Cut edges to the language sequence's first position, too.")]
+Label = Annotated[
+    str, typer.Option(help="Which tokens stand for a name: whole, first, mean or variants.")
+]
+Ties = Annotated[str, typer.Option(help="What equally likely tokens do to a rank: pessimistic, optimistic, average.")]
+Threshold = Annotated[
+    float, typer.Option(help="A patch belongs to a part that covers more than this share of it.")
+]
+Regions = Annotated[int, typer.Option(help="Random regions that stand beside each part.")]
+Scale = Annotated[
+    str, typer.Option(help="Of readability: log_rank, reciprocal_rank or log_vocabulary.")
+]
+Probe = Annotated[str, typer.Option(help="How tokens are read by probes: flat, mean or attentive.")]
+Out = Annotated[Path | None, typer.Option(help="The run folder (default: runs/locate-...).")]
+Seed = Annotated[int, typer.Option(help="Of random edges and regions, folds and intervals.")]
+
+
+def run_locate(
+    model: Model,
+    *,
+    only: Only = None,
+    parts: Parts = "world",
+    parts_layout: PartsLayout = "auto",
+    pictures: Pictures = 40,
+    on: On = "world",
+    pairs: Pairs = 60,
+    scene_seed: SceneSeed = 0,
+    size: Size = 96,
+    limit: Limit = None,
+    vision_edges: VisionEdges = "part<-rest",
+    language_edges: LanguageEdges = "part<-earlier image",
+    vision_layers: VisionLayers = "all",
+    language_layers: LanguageLayers = "all",
+    controls: Controls = None,
+    special_is_rest: SpecialIsRest = True,
+    sink: Sink = False,
+    label: Label = "whole",
+    ties: Ties = "pessimistic",
+    threshold: Threshold = 0.5,
+    regions: Regions = 8,
+    scale: Scale = "log_rank",
+    probe: Probe = "flat",
+    adapter: Adapter = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    seed: Seed = 0,
+    batch_size: BatchSize = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    attn: Attn = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Locate where in a VLM what it sees is lost: knockouts in both towers, logit lens, probes, and a verdict for each pattern.
+
+    Every knockout is proved to do what it says on this model before anything is counted. The same command again continues where this
+    one stopped.
+
+    Example:  eyechart locate zoo:llava-biased --only lens --only knockout
+    """
+    from eyechart.core.config import build
+    from eyechart.exam.locating import probe_patterns
+    from eyechart.locate.config import LocateConfig
+    from eyechart.locate.run import locate, plan
+
+    chosen = {} if only is None else {"only": tuple(dict.fromkeys(only))}
+    if controls is not None:
+        chosen["controls"] = () if controls == ["none"] else tuple(controls)
+    options = {
+        "model": model, "parts": parts, "parts_layout": parts_layout, "pictures": pictures, "on": on, "pairs": pairs,
+        "scene_seed": scene_seed, "size": size, "limit": limit, "vision_edges": vision_edges,
+        "language_edges": language_edges, "vision_layers": vision_layers, "language_layers": language_layers,
+        "special_is_rest": special_is_rest, "sink": sink, "label": label, "ties": ties, "threshold": threshold,
+        "regions": regions, "scale": scale, "probe": probe, "adapter": adapter, "seed": seed,
+        "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size, "dtype": dtype, "device": device,
+        "device_map": device_map, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    config = build(LocateConfig, options | chosen)
+    if dry_run:
+        emit(plan(config, out=out))
+        return
+    with progress(quiet=quiet or json) as bars:
+        located = locate(config, probes=probe_patterns, out=out, fresh=fresh, progress=bars)
+    if json:
+        emit(located.results)
+    else:
+        _tell(located, quiet=quiet)
+
+
+def _tell(located: "Located", *, quiet: bool) -> None:
+    from eyechart.locate.lines import lines_of
+
+    if located.again:
+        say("this run was finished before and is shown again; --fresh starts it over", quiet=quiet)
+    for line in lines_of(located.results):
+        say(line, quiet=quiet)
+    say(f"results: {located.folder / 'results.json'}", quiet=quiet)
