@@ -1,6 +1,6 @@
 """Small VLMs for the tests of attention cuts: loaded plainly, their towers read off the structure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,19 +110,10 @@ def cut(
 
 def renormalised(before: Tensor, cut: Tensor) -> Tensor:
     """Weights after a cut, from those before it: the slow and obvious way, number by number."""
-    found = before.clone().double()
-    for row in found.view(-1, *found.shape[-2:]).unbind(0) if cut.ndim == 2 else ():
-        row[cut] = 0
-    if cut.ndim != 2:
-        found[cut.expand_as(found)] = 0
-    flat = found.view(-1, found.shape[-1])
-    for one in flat:
-        total = sum(float(value) for value in one)
+    found = before.double()
+    found[cut.expand_as(found)] = 0
+    for one in found.view(-1, found.shape[-1]):
+        total = sum(one.tolist())
         if total > 0:
             one /= total
     return found
-
-
-def state_of(registries: Callable[[], Sequence[Any]]) -> list[tuple[Any, dict[str, Any], dict[str, Any]]]:
-    """Everything that registries of attention functions hold, to compare later."""
-    return [(one, dict(one._local_mapping), dict(one._global_mapping)) for one in registries()]

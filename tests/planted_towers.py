@@ -83,14 +83,14 @@ class Planted(nn.Module):
             Block(Attention(looks, attn, told=layer > 0)) for layer, looks in enumerate(edges)
         )
 
-    def forward(self, holder: int, label: int) -> Tensor:
-        """What each token was told in the end, when one token has a label: token x label."""
-        states = torch.zeros(1, TOKENS, WIDTH, dtype=torch.float64)
-        states[0, :, :TOKENS] = torch.eye(TOKENS)
-        states[0, holder, TOKENS + label] = 1
+    def forward(self, holder: int, label: int, rows: int = 1) -> Tensor:
+        """What each token was told in the end, when one token has a label: row x token x label, all rows alike."""
+        states = torch.zeros(rows, TOKENS, WIDTH, dtype=torch.float64)
+        states[:, :, :TOKENS] = torch.eye(TOKENS)
+        states[:, holder, TOKENS + label] = 1
         for block in self.blocks:
             states = block(states)
-        return states[0, :, TOKENS + LABELS :]
+        return states[..., TOKENS + LABELS :]
 
     def towers(self) -> Towers:
         """As a vision tower; no language model follows."""

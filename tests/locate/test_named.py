@@ -16,6 +16,8 @@ from eyechart.locate.named_layers import Usable, named_layers, usable_layers
 VISION = VisionLayout(length=6, patches=(1, 2, 3, 4), special=(0, 5))
 LANGUAGE = LanguageLayout(length=9, before=(0, 1), image=(2, 3, 5, 6), between=(4,), question=(7, 8))
 
+BOTH = LanguageLayout(length=6, before=(0, 1), image=(2, 3), question=(4, 5), causal=False)
+
 
 def pairs(name: str, layout: Layout, part: tuple[int, ...] = (), **choices) -> set[tuple[int, int]]:
     found = named_edges(name, layout, part=part, choices=Choices(**choices))
@@ -34,15 +36,18 @@ BY_HAND = [
     (VISION, (2, 3), "part<-part", {(2, 3), (3, 2)}),
     (VISION, (2,), "part<-cls", {(2, 0), (2, 5)}),
     (VISION, (), "patches<-cls", {(q, k) for q in (1, 2, 3, 4) for k in (0, 5)}),
-    (LANGUAGE, (3, 6), "part<-rest", {(3, 2), (6, 2), (6, 5)}),
-    (LANGUAGE, (3, 6), "part<-earlier image", {(3, 2), (6, 2), (6, 5)}),
+    (VISION, (), "patches<-patches", {(q, k) for q in (1, 2, 3, 4) for k in range(6) if k != q}),
+    (LANGUAGE, (), "patches<-patches", {(q, k) for q in (3, 5, 6) for k in (2, 3, 4, 5) if k < q}),
+    (LANGUAGE, (3, 6), "part<-rest", {(3, 2), (6, 2), (6, 4), (6, 5)}),
+    (LANGUAGE, (3, 6), "part<-earlier image", {(3, 2), (6, 2), (6, 4), (6, 5)}),
     (LANGUAGE, (3, 6), "part<-earlier part", {(6, 3)}),
     (LANGUAGE, (3, 6), "part<-part", {(6, 3)}),
-    (LANGUAGE, (3, 6), "rest<-part", {(5, 3)}),
+    (LANGUAGE, (3, 6), "rest<-part", {(4, 3), (5, 3)}),
+    (BOTH, (2,), "part<-question", {(2, 4), (2, 5)}),
     (LANGUAGE, (3, 6), "part<-text before", {(3, 1), (6, 1)}),
-    (LANGUAGE, (), "question<-image", {(q, k) for q in (7, 8) for k in (2, 3, 5, 6)}),
+    (LANGUAGE, (), "question<-image", {(q, k) for q in (7, 8) for k in (2, 3, 4, 5, 6)}),
     (LANGUAGE, (3,), "question<-part", {(7, 3), (8, 3)}),
-    (LANGUAGE, (), "last<-image", {(8, 2), (8, 3), (8, 5), (8, 6)}),
+    (LANGUAGE, (), "last<-image", {(8, 2), (8, 3), (8, 4), (8, 5), (8, 6)}),
     (LANGUAGE, (3, 6), "last<-part", {(8, 3), (8, 6)}),
 ]
 
@@ -60,6 +65,8 @@ def test_every_name_is_written_out_above_and_says_what_it_is() -> None:
 def test_choices_bring_in_what_is_spared() -> None:
     assert pairs("part<-rest", VISION, (2, 3), special_is_rest=False) == {(2, 1), (2, 4), (3, 1), (3, 4)}
     assert pairs("rest<-part", VISION, (2,), special_is_rest=False) == {(1, 2), (3, 2), (4, 2)}
+    assert pairs("part<-earlier image", LANGUAGE, (6,), special_is_rest=False) == {(6, 2), (6, 3), (6, 5)}
+    assert pairs("last<-image", LANGUAGE, special_is_rest=False) == {(8, k) for k in (2, 3, 5, 6)}
     assert pairs("part<-part", VISION, (2, 3), self_edges=True) == {(2, 2), (2, 3), (3, 2), (3, 3)}
     assert pairs("part<-text before", LANGUAGE, (3,), sink=True) == {(3, 0), (3, 1)}
     spared = named_edges("part<-text before", LANGUAGE, part=(3,))
@@ -96,6 +103,8 @@ def test_empty_sets_say_why() -> None:
         named_edges("part<-cls", VisionLayout(length=2, patches=(0, 1)), part=(0,))
     with pytest.raises(NoEdges, match="none to later positions"):
         named_edges("part<-rest", LANGUAGE, part=(2,))
+    with pytest.raises(NoEdges, match="none to later positions"):
+        named_edges("part<-question", LANGUAGE, part=(2,))
     with pytest.raises(NoEdges, match="stay unless asked for"):
         named_edges("part<-part", VISION, part=(2,))
     with pytest.raises(NoEdges, match="no token in the vision tower"):

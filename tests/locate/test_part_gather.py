@@ -131,6 +131,13 @@ def test_pictures_without_a_part_are_counted(tmp_path):
     assert found.quarantined == ()
 
 
+def test_a_picture_whose_only_part_is_listed_is_not_counted_again(tmp_path):
+    drafts = [draft(tmp_path, "a", part(box(0, 0, 0, 0))), draft(tmp_path, "b", part(box(0, 0, 2, 2)))]
+    found = gather(drafts, name="n", source="s")
+    assert found.notes == ()
+    assert [one.reason for one in found.quarantined] == ["empty_mask"]
+
+
 def test_nothing_left_is_an_error_that_says_why(tmp_path):
     with pytest.raises(
         UserError, match=r"s: no picture with a part is left; 1 times: the mask covers no pixel"
@@ -162,6 +169,16 @@ def test_masks_are_turned_as_exif_turns_the_picture(tmp_path, kind, orientation)
     assert (upright[~turned] > 128).mean() > 0.98
     note = "1 pictures are turned by EXIF; their masks are turned with them"
     assert found.notes == ((note,) if orientation != 1 else ())
+
+
+def test_masks_that_were_drawn_on_the_turned_picture_are_listed(tmp_path):
+    drafts = [
+        draft(tmp_path, "a", part(box(0, 0, 2, 2, 12, 9)), orientation=6),
+        draft(tmp_path, "b", part(box(0, 0, 2, 2))),
+    ]
+    found = gather(drafts, name="n", source="s")
+    assert [one.reason for one in found.quarantined] == ["size_mismatch"]
+    assert "9 x 12 pixels, the picture 12 x 9; EXIF turns the picture" in found.quarantined[0].detail
 
 
 def test_a_limit_takes_the_first_ids_and_opens_no_more(tmp_path):

@@ -1,7 +1,11 @@
 """Each layout gives the masks that were put in, under the names they stand for; the layout is told, or asked for."""
 
+from itertools import pairwise
+
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from PIL import Image
 
 from eyechart.core.errors import UserError
@@ -30,13 +34,64 @@ def folders(tmp_path):
 
 @pytest.mark.parametrize("layout", ["panoptic-parts", "pascal-part", "coco", "index"])
 def test_a_layout_is_told_from_its_files_or_named(folders, layout):
-    for given in ("auto", layout):
-        found = open_parts(folders / layout, layout=given)
+    for called in ("auto", layout):
+        found = open_parts(folders / layout, layout=called)
         assert len(found.images) == 1
         same(seen(found.images[0]), {("cat", 1, "head"): HEAD})
         assert found.name == layout
         assert found.source == str(folders / layout)
         assert found.quarantined == ()
+
+
+def runs_down_the_columns(mask):
+    """COCO's plain run lengths, first outside."""
+    values = [False, *mask.T.ravel().tolist()]
+    starts = [place for place in range(1, len(values)) if values[place] != values[place - 1]]
+    edges = [1, *starts, len(values)]
+    return [after - before for before, after in pairwise(edges)]
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 7), st.lists(st.integers(0, 3), min_size=49, max_size=49))
+def test_any_map_of_parts_is_the_same_in_every_layout(tmp_path_factory, height, width, numbers):
+    """A cat's head (1), left eye (2) and tail (3): planted in four layouts, found in four layouts."""
+    values = np.array(numbers[: height * width]).reshape(height, width)
+    values[0, 0] = 3
+    root = tmp_path_factory.mktemp("any")
+    names = {
+        number: name for number, name in ((1, "head"), (2, "eye"), (3, "tail")) if (values == number).any()
+    }
+    masks = {name: values == number for number, name in names.items()}
+    codes = {"head": (1, "head"), "eye": (2, "leye"), "tail": (17, "tail")}
+    ppp_folder(
+        root / "p",
+        {
+            "i": uid_map(
+                *((800100 + codes[name][0], mask) for name, mask in masks.items()), height=height, width=width
+            )
+        },
+    )
+    mat_file(
+        root / "m/i.mat", [("cat", values > 0, [(codes[name][1], mask) for name, mask in masks.items()])]
+    )
+    photo(root / "m/images/i.jpg", width, height)
+    index_folder(root / "i", {"i": values}, {str(number): f"cat:{name}" for number, name in names.items()})
+    coco_file(
+        root / "c/parts.json",
+        images=[{"id": "i", "file_name": "i.jpg", "width": width, "height": height}],
+        categories=[{"id": number, "name": f"cat:{name}"} for number, name in names.items()],
+        annotations=[
+            {"id": number, "image_id": "i", "category_id": number, "obj_ann_id": 9,
+             "segmentation": {"size": [height, width], "counts": runs_down_the_columns(values == number)}}
+            for number in names
+        ],
+    )  # fmt: skip
+    photo(root / "c/images/i.jpg", width, height)
+    for layout in "pmic":
+        found = open_parts(root / layout)
+        assert found.quarantined == ()
+        same(seen(found.images[0]), {("cat", 1, name): mask for name, mask in masks.items()})
 
 
 def test_the_hash_does_not_ask_for_the_layout(folders):

@@ -52,9 +52,10 @@ def test_a_palette_gives_places_not_colours(tmp_path, bits):
     np.testing.assert_array_equal(label_values(tmp_path / "a.png"), values)
 
 
-def test_numbers_of_seven_digits_in_a_tiff(tmp_path):
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_numbers_of_seven_digits_in_a_tiff(tmp_path, compression):
     values = np.array([[0, 15, 15003], [1500317, 9999999, 100000]], np.int32)
-    Image.fromarray(values).save(tmp_path / "a.tif")
+    Image.fromarray(values).save(tmp_path / "a.tif", compression=compression)
     np.testing.assert_array_equal(label_values(tmp_path / "a.tif"), values)
 
 
@@ -99,5 +100,9 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "flipped.png").write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
     with pytest.raises(BadImage, match="damaged"):
         label_values(tmp_path / "flipped.png")
+    end = data.rindex(b"IEND") - 8  # the checksum of the pixels
+    (tmp_path / "checksum.png").write_bytes(data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :])
+    with pytest.raises(BadImage, match="damaged"):
+        label_values(tmp_path / "checksum.png")
     with pytest.raises(BadImage, match="folder"):
         label_values(tmp_path)

@@ -85,6 +85,21 @@ def test_a_mask_of_another_size_is_listed(tmp_path):
     assert [one.part for one in found.images[0].parts] == ["ear"]
 
 
+def test_an_object_without_parts_may_have_an_empty_matrix_of_them(tmp_path):
+    """As MATLAB writes `parts = []`."""
+    rows = np.zeros((1, 2), [("class", object), ("mask", object), ("parts", object)])
+    marked = np.zeros((1, 1), [("part_name", object), ("mask", object)])
+    marked[0, 0] = ("tail", TAIL.astype(np.uint8))
+    rows[0, 0], rows[0, 1] = (
+        ("boat", LEFT.astype(np.uint8), np.zeros((0, 0))),
+        ("cat", TAIL.astype(np.uint8), marked),
+    )
+    (tmp_path / "Annotations_Part").mkdir()
+    savemat(tmp_path / "Annotations_Part/a.mat", {"anno": {"imname": "a", "objects": rows}})
+    photo(tmp_path / "JPEGImages/a.jpg")
+    same(seen(open_parts(tmp_path).images[0]), {("cat", 2, "tail"): TAIL})
+
+
 @pytest.mark.parametrize("kind", ["text", "cut", "flipped", "other", "empty", "no mask"])
 def test_what_is_no_annotation_is_listed(tmp_path, kind):
     root = folder(tmp_path, [("cat", WHOLE, [("tail", TAIL)])])

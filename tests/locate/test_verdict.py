@@ -257,3 +257,57 @@ def test_a_verdict_is_plain_for_json():
     (found,) = decide([one], answers(one, 0.9), again=5)
     plain = found.to_dict()
     assert json.loads(json.dumps(plain))["evidence"]["late_p"] == list(found.evidence.late_p)
+
+
+def test_one_late_stage_that_may_still_hold_it_forbids_dropped():
+    """Down to the control means every late stage: the mean of several would hide the one that matters."""
+
+    def some(hits, start):
+        return np.roll(np.arange(60) < hits, start).astype(float)
+
+    hits = (57, 57, 57, 12, 12, 21)
+    shares = {
+        name: PairsRead(right=some(n, 0), control=some(12, 30)) for name, n in zip(STAGES, hits, strict=True)
+    }
+    one = pattern_stages(chosen(60), shares, probe="linear")
+    (found,) = decide([one], answers(one, 0.2), again=0)
+    last = one.stage("language 4 last")
+    assert last.difference.value == pytest.approx(0.15)
+    assert found.evidence.late_high == pytest.approx(last.difference.high, abs=0.02)
+    assert found.evidence.late_p[1] > 0.05
+    assert last.difference.high > Rule().slight > one.stage("language 2 last").difference.high
+    assert found.verdict == "undecided"
+
+
+DROPPED = {
+    "answered_p": 0.5, "fed_p": 0.001, "fed_more": 0.7, "fed_high": 0.9, "late_p": (1.0, 0.5), "late_more": (0.0, 0.1),
+    "late_high": 0.2, "late_fall_high": -0.4, "answers_fed_high": -0.5, "answers_late_high": (0.3, 0.3),
+}  # fmt: skip
+"""Evidence of a fact that is dropped; the cases change single numbers of it."""
+
+UNUSED = {"late_p": (0.001, 0.001), "late_more": (0.3, 0.6), "answers_late_high": (0.0, -0.2)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({}, ("readable but dropped", None)),
+        ({"late_high": 0.25}, ("undecided", None)),
+        ({"late_fall_high": 0.0}, ("undecided", None)),
+        ({"answered_p": 0.04}, ("undecided", None)),
+        ({"answered_p": 0.04, "answers_fed_high": -0.1}, ("answered", None)),
+        ({"answered_p": 0.06, "answers_fed_high": 0.3}, ("readable but dropped", None)),
+        (UNUSED, ("present but unused", 1)),
+        (UNUSED | {"answers_late_high": (-0.2, -0.1)}, ("undecided", 1)),
+        (UNUSED | {"late_p": (0.001, 0.06)}, ("undecided", 0)),
+        (UNUSED | {"late_more": (-0.3, -0.6)}, ("readable but dropped", None)),
+        (UNUSED | {"answered_p": 0.001}, ("present but unused", 1)),
+        ({"fed_p": 0.06, "fed_high": 0.24}, ("not readable", None)),
+        ({"fed_p": 0.06, "fed_high": 0.25}, ("undecided", None)),
+        ({"fed_more": -0.7, "fed_high": 0.0}, ("not readable", None)),
+        (UNUSED | {"fed_p": 0.06, "fed_high": 0.24}, ("present but unused", 1)),
+        ({"fed_p": 0.06, "fed_high": 0.24, "answered_p": 0.04}, ("undecided", None)),
+    ],
+)
+def test_the_rule_turns_where_it_says(changed, wanted):
+    assert judge(Evidence(**(DROPPED | changed))) == wanted

@@ -3,37 +3,22 @@
 import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from eyechart.core.errors import UserError
 from eyechart.core.stats import wilson
-from eyechart.models.vlms import VLM
 from eyechart.recipes.card_clip import clip_tests, retrieval, statement_pairs
-from eyechart.recipes.card_lens import (
-    best_layer,
-    elsewhere,
-    lens_logits,
-    lens_ranks,
-    lens_score,
-    part_masks,
-    token_of,
-)
 from eyechart.recipes.card_scenes import PairScenes
 from eyechart.recipes.card_sight import Effort, difference, read_all, sibling_difference
 from eyechart.recipes.card_tasks import readable
 from eyechart.recipes.clip import RATES
 from eyechart.world.facts import COLORS, PATTERNS
-from eyechart.world.kinds import KINDS, part_id
+from eyechart.world.kinds import KINDS
 from eyechart.world.labels import PairedFacts
 from eyechart.world.questions import statements
-from eyechart.world.sets import SceneSet
-from eyechart.world.sets_plan import PairPlan, SetPlan, draw_pairs, draw_set
+from eyechart.world.sets_plan import PairPlan, draw_pairs
 from eyechart.world.words import a
 
 
@@ -228,141 +213,3 @@ def test_equal_captions_are_as_good_as_the_own_one(known):
     assert found["distinct_captions"] == len(set(texts)) < 60 == found["pool"]
     assert found["text_to_image"]["hits"] == found["image_to_text"]["hits"] == 60
     assert found["chance"] > 1 / 60
-
-
-def test_masks_are_the_patches_mostly_covered_of_all_parts_of_a_name():
-    parts = np.zeros((24, 24), dtype=np.uint8)
-    parts[:12, :12] = part_id("car", "wheel")
-    parts[12:, 12:18] = part_id("house", "roof")
-    parts[12:, 18:] = part_id("sign", "board")
-    parts[:12, 12:17] = part_id("rocket", "nose")
-    masks = part_masks(parts, (2, 2))
-    assert {name: mask.tolist() for name, mask in masks.items()} == {
-        "wheel": [[True, False], [False, False]],
-        "roof": [[False, False], [False, True]],
-    }
-    with pytest.raises(ValueError, match="24 pixels does not fall into 5 x 5 whole patches"):
-        part_masks(parts, (5, 5))
-
-
-def test_regions_elsewhere_have_the_masks_outline_and_never_meet_it():
-    mask = np.zeros((8, 8), dtype=bool)
-    mask[2:4, 3:6] = True
-    regions = elsewhere(mask, np.random.default_rng(0), regions=5)
-    assert len(regions) == 5
-    for region in regions:
-        assert region.sum() == 6
-        assert not (region & mask).any()
-    assert elsewhere(np.ones((4, 4), dtype=bool), np.random.default_rng(0)) == []
-
-
-class FakeVLM(VLM):
-    """Image positions whose states name parts at their places from layer 1 on; layers are normed by doubling, once."""
-
-    id = "fake"
-    device = "cpu"
-    words = ("wheel", "roof", "door", "window", *(f"word{number}" for number in range(60)))
-
-    towers = SimpleNamespace(final_norm=lambda state: state * 2, lm_head=lambda state: state * 10)
-
-    def __init__(self, shown):
-        self.shown = shown
-        self.place = 0
-
-    def tokenizer(self, text, *, add_special_tokens):
-        assert not add_special_tokens
-        return {"input_ids": [self.words.index(word) for word in text.split()]}
-
-    def hidden_states(self, prompt, *, positions="image", layers=None):
-        names = self.shown[self.place]
-        self.place += 1
-        generator = torch.Generator().manual_seed(self.place)
-        layers = torch.rand(3, len(names), len(self.words), generator=generator)
-        for position, name in enumerate(names):
-            if name is not None:
-                layers[1:, position, self.words.index(name)] = 3.0
-        return SimpleNamespace(
-            layers=layers, layer_numbers=(0, 1, 2), last_layer=2, last_is_normed=True, grid=(4, 4)
-        )
-
-
-def lens_set(count, *, maps=True):
-    """Scenes of 16 patches: a wheel at some, a roof at others."""
-    rng = np.random.default_rng(3)
-    parts = np.zeros((count, 48, 48), dtype=np.uint8)
-    shown = []
-    for place in range(count):
-        names = [None] * 16
-        for name, owner in (("wheel", "car"), ("roof", "house")):
-            patch = int(rng.choice([free for free in range(16) if names[free] is None]))
-            names[patch] = name
-            row, column = divmod(patch, 4)
-            parts[place, row * 12 : row * 12 + 12, column * 12 : column * 12 + 12] = part_id(owner, name)
-        shown.append(names)
-    scenes = SceneSet(
-        folder=Path("somewhere"),
-        images=np.zeros((count, 48, 48, 3), dtype=np.uint8),
-        scenes=tuple(draw_set(SetPlan(split="test", scenes=count))),
-        families=np.arange(count, dtype=np.int32),
-        parts=parts if maps else None,
-        objects=None,
-        depth=None,
-    )
-    return scenes, shown
-
-
-def test_the_lens_norms_every_layer_once():
-    _, shown = lens_set(1)
-    logits, grid = lens_logits(FakeVLM(shown), Image.new("RGB", (48, 48)))
-    assert grid == (4, 4)
-    patch = shown[0].index("wheel")
-    assert logits[1, patch, 0] == 60
-    assert logits[2, patch, 0] == 30, "the last layer had been through the norm already"
-
-
-def test_the_lens_finds_names_where_they_are_and_nowhere_else():
-    scenes, shown = lens_set(30)
-    found = lens_ranks(FakeVLM(shown), scenes)
-    assert Counter(one.part for one in found) == {"wheel": 30, "roof": 30}
-    assert all(one.mask[1:].tolist() == [1, 1] for one in found)
-    assert best_layer(found) in (1, 2)
-    score = lens_score(found, 1)
-    assert score["ratio"]["low"] > 10
-    assert score["median_rank_mask"] == 1
-    assert score["by_part"]["wheel"]["n"] == 30
-    assert lens_score(found, 1) == score
-    before = lens_score(found, 0)["ratio"]
-    assert before["low"] < 1 < before["high"]
-
-    blind = lens_ranks(FakeVLM([[None] * 16] * 30), scenes)
-    ratio = lens_score(blind, 1)["ratio"]
-    assert 0.5 < ratio["value"] < 2
-    for empty in (lambda: lens_score([], 0), lambda: best_layer([])):
-        with pytest.raises(ValueError, match="no part was ranked in any scene"):
-            empty()
-
-
-def test_equal_logits_are_the_worst_rank():
-    class Flat(FakeVLM):
-        def hidden_states(self, prompt, *, positions="image", layers=None):
-            found = super().hidden_states(prompt)
-            found.layers = found.layers * 0
-            return found
-
-    scenes, shown = lens_set(2)
-    assert {float(one.mask.min()) for one in lens_ranks(Flat(shown), scenes)} == {len(FakeVLM.words)}
-
-
-def test_what_the_lens_cannot_read_is_said():
-    scenes, shown = lens_set(1, maps=False)
-    with pytest.raises(UserError, match="somewhere has no maps of parts"):
-        lens_ranks(FakeVLM(shown), scenes)
-    assert token_of(FakeVLM(shown), "roof") == 1
-    with pytest.raises(UserError, match="fake: 'wheel roof' is 2 tokens"):
-        token_of(FakeVLM(shown), "wheel roof")
-
-    class Headless(FakeVLM):
-        towers = SimpleNamespace(final_norm=None, lm_head=None)
-
-    with pytest.raises(UserError, match="fake: its image positions, its final norm or its unembedding"):
-        lens_logits(Headless(shown), Image.new("RGB", (48, 48)))

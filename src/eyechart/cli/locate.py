@@ -42,8 +42,21 @@ Parts = Annotated[
     ),
 ]
 PartsLayout = Annotated[str, typer.Option(help="How --parts is to be read, where it does not say.")]
+PartsImages = Annotated[
+    str | None, typer.Option(help="The folder of the pictures, where they do not lie beside the masks.")
+]
+PartsWords = Annotated[
+    str, typer.Option(help="In Pascal-Part and PASCAL Panoptic Parts: folded (leg), full (left front leg), code (lfleg).")
+]
+PartsLabels = Annotated[str | None, typer.Option(help="The table of an index layout.")]
+PartsObject = Annotated[str | None, typer.Option(help="The object that plain labels are parts of.")]
+PartsCategories = Annotated[
+    str, typer.Option(help="Where a COCO-style file says object and part: auto, name, supercategory or whole.")
+]
 Pictures = Annotated[int, typer.Option(help="At most so many pictures with parts.")]
-On = Annotated[str, typer.Option("--on", help="Pairs for the probes: world (twins), or a benchmark in pairs.")]
+On = Annotated[
+    str, typer.Option("--on", help="Pairs for the probes: world (twins), or a benchmark in pairs.")
+]
 Pairs = Annotated[int, typer.Option(help="On the world: pairs of each of the nine patterns.")]
 SceneSeed = Annotated[int, typer.Option(help="On the world: another number draws other scenes.")]
 Size = Annotated[int, typer.Option(help="On the world: side of a picture in pixels, 96 to 672.")]
@@ -68,17 +81,15 @@ SpecialIsRest = Annotated[
     ),
 ]
 Sink = Annotated[bool, typer.Option(help="Cut edges to the language sequence's first position, too.")]
-Label = Annotated[
-    str, typer.Option(help="Which tokens stand for a name: whole, first, mean or variants.")
+Label = Annotated[str, typer.Option(help="Which tokens stand for a name: whole, first, mean or variants.")]
+Ties = Annotated[
+    str, typer.Option(help="What equally likely tokens do to a rank: pessimistic, optimistic, average.")
 ]
-Ties = Annotated[str, typer.Option(help="What equally likely tokens do to a rank: pessimistic, optimistic, average.")]
 Threshold = Annotated[
     float, typer.Option(help="A patch belongs to a part that covers more than this share of it.")
 ]
 Regions = Annotated[int, typer.Option(help="Random regions that stand beside each part.")]
-Scale = Annotated[
-    str, typer.Option(help="Of readability: log_rank, reciprocal_rank or log_vocabulary.")
-]
+Scale = Annotated[str, typer.Option(help="Of readability: log_rank, reciprocal_rank or log_vocabulary.")]
 Probe = Annotated[str, typer.Option(help="How tokens are read by probes: flat, mean or attentive.")]
 Out = Annotated[Path | None, typer.Option(help="The run folder (default: runs/locate-...).")]
 Seed = Annotated[int, typer.Option(help="Of random edges and regions, folds and intervals.")]
@@ -90,6 +101,11 @@ def run_locate(
     only: Only = None,
     parts: Parts = "world",
     parts_layout: PartsLayout = "auto",
+    parts_images: PartsImages = None,
+    parts_words: PartsWords = "folded",
+    parts_labels: PartsLabels = None,
+    parts_object: PartsObject = None,
+    parts_categories: PartsCategories = "auto",
     pictures: Pictures = 40,
     on: On = "world",
     pairs: Pairs = 60,
@@ -140,7 +156,9 @@ def run_locate(
     if controls is not None:
         chosen["controls"] = () if controls == ["none"] else tuple(controls)
     options = {
-        "model": model, "parts": parts, "parts_layout": parts_layout, "pictures": pictures, "on": on, "pairs": pairs,
+        "model": model, "parts": parts, "parts_layout": parts_layout,
+        "parts_images": parts_images, "parts_words": parts_words, "parts_labels": parts_labels,
+        "parts_object": parts_object, "parts_categories": parts_categories, "pictures": pictures, "on": on, "pairs": pairs,
         "scene_seed": scene_seed, "size": size, "limit": limit, "vision_edges": vision_edges,
         "language_edges": language_edges, "vision_layers": vision_layers, "language_layers": language_layers,
         "special_is_rest": special_is_rest, "sink": sink, "label": label, "ties": ties, "threshold": threshold,

@@ -93,9 +93,7 @@ def arms_of(
         both = f"{vision}+rest<-part"
         found.append(replace(main, name="both ways", vision=both, cells=(VISION, BOTH)))
     if "random" in controls:
-        found.append(
-            replace(main, name="random", vision=f"random:{vision}", language=f"random:{language}")
-        )
+        found.append(replace(main, name="random", vision=f"random:{vision}", language=f"random:{language}"))
     return (*found, *_windows(main, "vision", seen), *_windows(main, "language", said))
 
 
@@ -124,7 +122,12 @@ class DosePlan:
 
 
 def doses_of(
-    main: ArmPlan, towers: Towered, *, shares: Sequence[float] = SHARES, order: Order = "last first", seed: int = 0
+    main: ArmPlan,
+    towers: Towered,
+    *,
+    shares: Sequence[float] = SHARES,
+    order: Order = "last first",
+    seed: int = 0,
 ) -> tuple[DosePlan, ...]:
     """The main arm at a growing share of each tower's layers, and of its edges in all layers."""
     plans = []
@@ -137,7 +140,12 @@ def doses_of(
                 name=name,
                 cell=cell,
                 arms=tuple(
-                    replace(main, name=f"{name}: {dose.share:.3f}", cells=(cell,), **{f"{tower}_layers": dose.layers})
+                    replace(
+                        main,
+                        name=f"{name}: {dose.share:.3f}",
+                        cells=(cell,),
+                        **{f"{tower}_layers": dose.layers},
+                    )
                     for dose in layers
                 ),
                 shares=tuple(dose.share for dose in layers),

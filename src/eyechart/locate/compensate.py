@@ -1,28 +1,33 @@
 """The 2x2 of knockouts: whether the language model makes up for what the vision tower was kept from doing.
 
-Two factors, each intact or cut: attention among patches in the vision tower, and attention by which the part's positions read
-others in the language tower. The part's name is read off the part's positions after the projector (layer 0) and after every
-language layer. The hypothesis is that of arXiv 2506.05439 (findings A and B of its abstract); the paper's own cells, metrics
-and controls could not be checked, so what follows is our operationalisation. With I, V, L, B for the mean readability of intact, vision
-cut, language cut and both cut at a layer, on a scale whose zero means nothing (`readable_scale`):
+Two factors, each intact or cut: attention among patches in the vision tower, and attention by which the
+part's positions read others in the language tower. The part's name is read off the part's positions after
+the projector (layer 0) and after every language layer. The hypothesis is that of arXiv 2506.05439 (findings
+A and B of its abstract); the paper's own cells, metrics and controls could not be checked, so what follows
+is our operationalisation. With I, V, L, B for the mean readability of intact, vision cut, language cut and
+both cut at a layer, on a scale whose zero means nothing (`readable_scale`):
 
 - *retained* = V / I, and as well L / I and B / I.
-- *recovered* = (V - B) / (I - B): of what both cuts take away, the share that language attention alone can bring back.
-- *interaction* = (V - B) - (I - L): how much more language attention brings where the vision tower was cut than where it was
-  intact. Above 0: it does more of the work when the vision tower did less.
-- *missing* = I - V at layer 0: what the language model was not given. Where its interval touches 0 there is nothing to recover.
+- *recovered* = (V - B) / (I - B): of what both cuts take away, the share that language attention alone can
+  bring back.
+- *interaction* = (V - B) - (I - L): how much more language attention brings where the vision tower was cut
+  than where it was intact. Above 0: it does more of the work when the vision tower did less.
+- *missing* = I - V at layer 0: what the language model was not given. Where its interval touches 0 there is
+  nothing to recover.
 
-Ratios are of means over part instances, not means of ratios; images are drawn anew for the intervals (a rank of one part tells of
-its neighbours in the same image), with the same draws for numerator and denominator; a ratio whose denominator's interval
-touches 0 is undefined. Layers are reported each with its own interval; choose the layer to speak of on other scenes.
+Ratios are of means over part instances, not means of ratios; images are drawn anew for the intervals (a rank
+of one part tells of its neighbours in the same image), with the same draws for numerator and denominator; a
+ratio whose denominator's interval touches 0 is undefined. Layers are reported each with its own interval;
+choose the layer to speak of on other scenes.
 
-Controls are further *arms* with a vision cut, a both cut, or a language cut of their own, over the same intact cell:
-`part<-rest+rest<-part` (neighbours cannot take the part up either, so that the language model cannot read it back from them) and
-equally many random edges. An optional *floor* (a random language model) is taken off every cell, and an optional *ceiling* (a model
-trained on cut features) gives *reached* = (V - B) / (ceiling - B).
+Controls are further *arms* with a vision cut, a both cut, or a language cut of their own, over the same
+intact cell: `part<-rest+rest<-part` (neighbours cannot take the part up either, so that the language model
+cannot read it back from them) and equally many random edges. An optional *floor* (a random language model)
+is taken off every cell, and an optional *ceiling* (a model trained on cut features) gives *reached* = (V -
+B) / (ceiling - B).
 
-Knockouts show what a model can do when a path is cut, not what it does in normal use (Salazar et al., arXiv 2607.03358); the
-summary says so.
+Knockouts show what a model can do when a path is cut, not what it does in normal use (Salazar et al., arXiv
+2607.03358); the summary says so.
 """
 
 from collections.abc import Hashable

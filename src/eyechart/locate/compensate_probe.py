@@ -1,15 +1,15 @@
 """The part probe: which part a state belongs to, read linearly from the mean over the part's positions.
 
-The lens reads only what is already in the form of the vocabulary, and little of that early on; the probe reads whatever is
-linearly there. It is trained twice, and both readings are needed:
+The lens reads only what is already in the form of the vocabulary, and little of that early on; the probe
+reads whatever is linearly there. It is trained twice, and both readings are needed:
 
-- *transfer*: trained on the intact model's states and read on those of the cut model. Falls when information is gone, and as
-  well when it is there in another format.
+- *transfer*: trained on the intact model's states and read on those of the cut model. Falls when information
+  is gone, and as well when it is there in another format.
 - *refit*: trained on the cut model's states themselves. Falls only when what is linearly there has gone.
 
-Transfer low and refit high is a change of format; both low is a loss. Images are never on both sides of a split; labels dealt out
-anew are the control. Which part is meant can often be guessed from the object alone, so `options` should hold the parts of the
-instance's own object.
+Transfer low and refit high is a change of format; both low is a loss. Images are never on both sides of a
+split; labels dealt out anew are the control. Which part is meant can often be guessed from the object alone,
+so `options` should hold the parts of the instance's own object.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -79,7 +79,7 @@ def probe_parts(
     folds: int = 5,
     seed: int = 0,
 ) -> dict[Training, dict[str, PartsRead]]:
-    """Read the parts at every layer of every cell, by a probe trained on intact states and by one trained on the cell's own.
+    """Read the parts at every layer of every cell, with both trainings.
 
     Args:
         features_of: the features of a layer, so that one layer's are held at a time.

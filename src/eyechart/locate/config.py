@@ -14,6 +14,8 @@ from eyechart.locate.identify import REGIONS, THRESHOLD, Settings
 from eyechart.locate.labels import LabelRule
 from eyechart.locate.lens import Ties
 from eyechart.locate.named import Choices
+from eyechart.locate.part_names import Words
+from eyechart.locate.parts_polygons import Categories
 from eyechart.locate.probes import ReadingKind
 from eyechart.locate.readable_scale import Scale
 
@@ -47,6 +49,21 @@ class LocateConfig:
 
     parts_layout: str = "auto"
     """How `parts` is to be read, where it does not say."""
+
+    parts_images: str | None = None
+    """The folder of the pictures, where they do not lie beside the masks."""
+
+    parts_words: Words = "folded"
+    """What parts are called in Pascal-Part and PASCAL Panoptic Parts."""
+
+    parts_labels: str | None = None
+    """The table of an index layout."""
+
+    parts_object: str | None = None
+    """The object that plain labels of an index layout are parts of."""
+
+    parts_categories: Categories = "auto"
+    """Where a COCO-style file says object and part."""
 
     pictures: int = 40
     """At most so many pictures with parts."""

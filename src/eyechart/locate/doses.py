@@ -1,11 +1,12 @@
 """Doses of a knockout: a growing share of its layers, or of its edges, and the curve of what is left.
 
-One knockout at full strength says that a path matters; a curve says how much of it must be there. Doses nest: each holds the one
-before it, so that neighbours on the curve differ by what was added. Shares of layers grow from the last usable layer backwards, from
-the first forwards, or in a random order; shares of edges are random subsets of the knockout's edges. A cut
-in the last layers leaves the context that earlier layers have brought, and one in the first layers leaves what later ones
-bring, so the order is a choice: `last first` is the default. Nothing on the curve is assumed to fall:
-steps between neighbours are reported with their intervals, and their signs are free.
+One knockout at full strength says that a path matters; a curve says how much of it must be there. Doses
+nest: each holds the one before it, so that neighbours on the curve differ by what was added. Shares of
+layers grow from the last usable layer backwards, from the first forwards, or in a random order; shares of
+edges are random subsets of the knockout's edges. A cut in the last layers leaves the context that earlier
+layers have brought, and one in the first layers leaves what later ones bring, so the order is a choice:
+`last first` is the default. Nothing on the curve is assumed to fall: steps between neighbours are reported
+with their intervals, and their signs are free.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -167,7 +168,7 @@ def _counts(shares: Sequence[float], whole: int) -> Iterator[int]:
 
 
 def dose_curve(
-    doses: Sequence[LayerDose] | Sequence[EdgeDose],
+    doses: Sequence[LayerDose | EdgeDose],
     readouts: Float[ndarray, "dose instance"],
     intact: Float[ndarray, " instance"],
     images: Sequence[Hashable],
@@ -190,14 +191,7 @@ def dose_curve(
     Raises:
         UserError: the numbers of doses, instances and images do not fit, or doses do not grow.
     """
-    if readouts.shape != (len(doses), len(images)) or len(intact) != len(images):
-        raise UserError(
-            f"{len(doses)} doses and {len(images)} instances need readouts of that shape and as many intact ones, got"
-            f" {readouts.shape} and {len(intact)}"
-        )
-    shares = [dose.share for dose in doses]
-    if not shares or any(after <= before for before, after in pairwise(shares)):
-        raise UserError(f"doses go up, got shares {shares}")
+    _check_curve(doses, readouts.shape, len(intact), len(images))
     options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     reach = 2 * float(max(np.abs(readouts).max(), np.abs(intact).max()))
     kept = cluster_ratios(readouts.T, np.repeat(intact[:, None], len(doses), axis=1), images, **options)
@@ -218,3 +212,16 @@ def dose_curve(
         n=len(images),
         images=len(set(images)),
     )
+
+
+def _check_curve(
+    doses: Sequence[LayerDose | EdgeDose], shape: tuple[int, ...], intact: int, images: int
+) -> None:
+    if shape != (len(doses), images) or intact != images:
+        raise UserError(
+            f"{len(doses)} doses and {images} instances need readouts of that shape and as many intact ones, got"
+            f" {shape} and {intact}"
+        )
+    shares = [dose.share for dose in doses]
+    if not shares or any(after <= before for before, after in pairwise(shares)):
+        raise UserError(f"doses go up, got shares {shares}")

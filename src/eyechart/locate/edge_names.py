@@ -1,4 +1,4 @@
-"""The table of names of edge sets: who looks at whom, by what a token is in its layout. See `named` for how they are used."""
+"""The table of names of edge sets: who looks at whom. `named` says how they are used."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -56,14 +56,19 @@ class Seen:
 
     @property
     def special(self) -> Places:
-        """Class token and registers; none in the language tower."""
-        return places_of(self.layout.special if isinstance(self.layout, VisionLayout) else ())
+        """Class token and registers; in the language tower text between tiles and rows of the image."""
+        layout = self.layout
+        return places_of(layout.special if isinstance(layout, VisionLayout) else layout.between)
 
     @property
     def rest(self) -> Places:
         """The image's tokens that are not the part's, special ones included where the choices say so."""
-        others = np.setdiff1d(self.image, self.part)
-        return np.union1d(others, self.special) if self.choices.special_is_rest else others
+        return np.setdiff1d(self.whole, self.part)
+
+    @property
+    def whole(self) -> Places:
+        """The image's tokens, special ones included where the choices say so."""
+        return np.union1d(self.image, self.special) if self.choices.special_is_rest else self.image
 
     @property
     def before(self) -> Places:
@@ -104,7 +109,7 @@ _BOTH: tuple[TowerName, ...] = ("vision", "language")
 
 NAMES: dict[str, Named] = {
     "part<-rest": Named(
-        says="The part's tokens read nothing from the image's other tokens (vision: class token and registers included).",
+        says="The part's tokens read nothing from the image's other tokens, special ones (CLS, registers, tile marks) included.",
         towers=_BOTH,
         sides=lambda s: Sides(query=s.part, key=s.rest),
     ),
@@ -123,6 +128,12 @@ NAMES: dict[str, Named] = {
         towers=("vision",),
         sides=lambda s: Sides(query=s.part, key=s.special),
     ),
+    "patches<-patches": Named(
+        says="No patch reads anything from another: each stands alone, and reads no special token (CLS, registers, tile marks).",
+        towers=_BOTH,
+        sides=lambda s: Sides(query=s.image, key=s.whole),
+        needs_part=False,
+    ),
     "patches<-cls": Named(
         says="No patch reads anything from class token and registers.",
         towers=("vision",),
@@ -132,7 +143,7 @@ NAMES: dict[str, Named] = {
     "part<-earlier image": Named(
         says="The part's tokens read nothing from the image's other tokens that come before them.",
         towers=("language",),
-        sides=lambda s: Sides(query=s.part, key=np.setdiff1d(s.image, s.part)),
+        sides=lambda s: Sides(query=s.part, key=s.rest),
         earlier=True,
     ),
     "part<-earlier part": Named(
@@ -146,10 +157,15 @@ NAMES: dict[str, Named] = {
         towers=("language",),
         sides=lambda s: Sides(query=s.part, key=s.before),
     ),
+    "part<-question": Named(
+        says="The part's tokens read nothing from the text after the image; only towers that look both ways have such edges.",
+        towers=("language",),
+        sides=lambda s: Sides(query=s.part, key=s.question),
+    ),
     "question<-image": Named(
         says="The text after the image, last position included, reads nothing from the image.",
         towers=("language",),
-        sides=lambda s: Sides(query=s.question, key=s.image),
+        sides=lambda s: Sides(query=s.question, key=s.whole),
         needs_part=False,
     ),
     "question<-part": Named(
@@ -160,7 +176,7 @@ NAMES: dict[str, Named] = {
     "last<-image": Named(
         says="The last position, where the answer is read, reads nothing from the image.",
         towers=("language",),
-        sides=lambda s: Sides(query=s.last, key=s.image),
+        sides=lambda s: Sides(query=s.last, key=s.whole),
         needs_part=False,
     ),
     "last<-part": Named(

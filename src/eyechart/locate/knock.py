@@ -6,6 +6,7 @@ knockout changes both. Beside the ranks the mean state over the part's positions
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor
 from eyechart.core.errors import UserError
 from eyechart.core.geometry import Geometry
 from eyechart.locate.arms import (
-    WHOLE,
     ArmPlan,
     Cell,
     PartConditions,
@@ -39,6 +39,9 @@ from eyechart.locate.lens import Lens, lens_ranks
 from eyechart.locate.named import DEFAULT, Choices
 from eyechart.models.attention import Condition
 
+Rivals = Mapping[tuple[str, str], str]
+"""Of an object's part the name that the part alone could as well have: only what stands around it tells."""
+
 Read = Callable[[Sequence[Condition]], Iterable[tuple[Condition, Float[Tensor, "layer position dim"]]]]
 """States at all image positions, at layers 0 (after the projector) to the last, none of them normed, for each condition."""
 
@@ -52,6 +55,9 @@ class CellReading:
 
     control: Float[ndarray, " layer"]
     """Median over the regions of the best rank of the same name there."""
+
+    rival: Float[ndarray, " layer"] | None
+    """Best rank over the part's own positions of the name that it could be taken for; None where it has none."""
 
     state: Float[ndarray, "layer dim"]
     """Mean over its positions."""
@@ -127,6 +133,7 @@ def knock_parts(
     *,
     settings: Settings,
     choices: Choices = DEFAULT,
+    rivals: Rivals = MappingProxyType({}),
 ) -> tuple[list[PartReading], list[NotRanked]]:
     """Read every part of a picture under every condition.
 
@@ -138,6 +145,7 @@ def knock_parts(
         arms: the knockouts.
         settings: of masks and control regions.
         choices: what the names of edges leave open.
+        rivals: names that parts could be taken for; one without a label is passed over.
 
     Raises:
         UserError: states and geometry do not fit, or a cut cannot be made.
@@ -146,7 +154,16 @@ def knock_parts(
     planned, missing = plan_parts(pictured, labels, arms, settings=settings, choices=choices)
     if not planned:
         return [], missing
-    return _read_all(pictured, planned, read, lens, labels, settings), missing
+    words = _words(planned, labels, rivals)
+    return _read_all(pictured, planned, read, lens, words, settings), missing
+
+
+def _words(
+    planned: Sequence[Planned], labels: Mapping[str, Label], rivals: Rivals
+) -> list[tuple[Label, ...]]:
+    """Of each part its own name, and its rival's where it has one."""
+    named = ((one.part.part, rivals.get((one.part.object, one.part.part))) for one in planned)
+    return [tuple(labels[name] for name in names if name in labels) for names in named]
 
 
 def _read_all(
@@ -154,7 +171,7 @@ def _read_all(
     work: Sequence[Planned],
     read: Read,
     lens: Lens,
-    labels: Mapping[str, Label],
+    words: Sequence[tuple[Label, ...]],
     settings: Settings,
 ) -> list[PartReading]:
     """All conditions of all parts in one sweep; the intact one is run once for all."""
@@ -171,8 +188,7 @@ def _read_all(
                 f" {pictured.geometry.length}; expected those of the image positions"
             )
         for number, cell in by_id[id(condition)]:
-            one = work[number]
-            found[number][cell] = _reading(one, states, lens, labels[one.part.part], settings)
+            found[number][cell] = _reading(work[number], states, lens, words[number], settings)
     return [
         PartReading(
             image=pictured.image,
@@ -190,20 +206,28 @@ def _read_all(
 
 
 def _reading(
-    one: Planned, states: Float[Tensor, "layer position dim"], lens: Lens, label: Label, settings: Settings
+    one: Planned,
+    states: Float[Tensor, "layer position dim"],
+    lens: Lens,
+    words: Sequence[Label],
+    settings: Settings,
 ) -> CellReading:
     """Ranks are made where they are needed only: over the mask and over its regions."""
     needed = np.unique(np.concatenate([one.cells, *one.regions]))
     place = {int(position): number for number, position in enumerate(needed)}
     held = states[:, torch.from_numpy(needed)]
     normed = [False] * len(states)
-    read = lens_ranks(held, [label], lens, normed=normed, ties=settings.ties, held=settings.held)
-    ranks = read.ranks[:, :, 0].numpy()
+    read = lens_ranks(held, words, lens, normed=normed, ties=settings.ties, held=settings.held)
+    ranks = read.ranks.numpy()
 
-    def over(cells: Int[ndarray, " some"]) -> Float[ndarray, " layer"]:
-        return best_ranks(ranks, np.array([place[int(cell)] for cell in cells]))
+    def over(cells: Int[ndarray, " some"], word: int = 0) -> Float[ndarray, " layer"]:
+        return best_ranks(ranks[:, :, word], np.array([place[int(cell)] for cell in cells]))
 
     control = np.median([over(region) for region in one.regions], axis=0) if one.regions else over(one.cells)
     mean = states[:, torch.from_numpy(one.cells)].float().mean(dim=1)
-    return CellReading(rank=over(one.cells), control=np.asarray(control), state=mean.numpy())
-
+    return CellReading(
+        rank=over(one.cells),
+        control=np.asarray(control),
+        rival=over(one.cells, 1) if len(words) > 1 else None,
+        state=mean.numpy(),
+    )

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-
 
 from eyechart.locate.arms import BOTH, LANGUAGE, VISION, WHOLE, Cell, DosePlan
 from eyechart.locate.compensate import Arm, Compensation, Readouts, compensation
@@ -17,6 +16,9 @@ from eyechart.locate.doses import LayerDose, dose_curve
 from eyechart.locate.identify import NotRanked
 from eyechart.locate.knock import PartReading
 from eyechart.locate.readable_scale import Scale, readability
+
+Against = Literal["control", "rival"]
+"""What a part's rank is set against: that of its name elsewhere, or at the same place that of the name it could be taken for."""
 
 CELLS = (VISION, LANGUAGE, BOTH)
 
@@ -38,7 +40,11 @@ def line_of(image: str, read: Sequence[PartReading], missing: Sequence[NotRanked
                 "share": round(one.share, 8),
                 "missing": dict(one.missing),
                 "read": {
-                    _key(cell): {"rank": reading.rank.tolist(), "control": reading.control.tolist()}
+                    _key(cell): {
+                        "rank": reading.rank.tolist(),
+                        "control": reading.control.tolist(),
+                        "rival": None if reading.rival is None else reading.rival.tolist(),
+                    }
                     for cell, reading in one.readings.items()
                 },
             }
@@ -77,27 +83,34 @@ class Instances:
     """Of each part among those of its picture."""
 
     left_out: int
-    """Parts for which the main arm has nothing to cut."""
+    """Parts that have no such cell (an arm has nothing to cut there), or nothing to be set against."""
+
+    against: Against = "control"
 
     @classmethod
-    def of(cls, logged: Iterable[Mapping[str, Any]], cells: Iterable[Cell]) -> "Instances":
-        """Those that have all these cells."""
+    def of(
+        cls, logged: Iterable[Mapping[str, Any]], cells: Iterable[Cell], *, against: Against = "control"
+    ) -> "Instances":
+        """Those that have all these cells, and there what they are set against."""
         needed = [_key(WHOLE), *map(_key, cells)]
         kept, images, places, left_out = [], [], [], 0
         for line in logged:
             for place, part in enumerate(line["parts"]):
-                if all(key in part["read"] for key in needed):
+                read = part["read"]
+                if all(key in read and read[key][against] is not None for key in needed):
                     kept.append(part)
                     images.append(line["image"])
                     places.append(place)
                 else:
                     left_out += 1
-        return cls(lines=tuple(kept), images=tuple(images), places=tuple(places), left_out=left_out)
+        return cls(
+            lines=tuple(kept), images=tuple(images), places=tuple(places), left_out=left_out, against=against
+        )
 
     def ranks(self, cell: Cell) -> tuple[Float[ndarray, "instance layer"], Float[ndarray, "instance layer"]]:
-        """The ranks over the parts, and those of their controls."""
+        """The ranks over the parts, and those that they are set against."""
         read = [line["read"][_key(cell)] for line in self.lines]
-        return np.array([one["rank"] for one in read]), np.array([one["control"] for one in read])
+        return np.array([one["rank"] for one in read]), np.array([one[self.against] for one in read])
 
     def readable(self, cell: Cell, scale: Scale, vocabulary: int) -> Float[ndarray, "instance layer"]:
         """On a scale whose zero means nothing."""
@@ -112,6 +125,7 @@ def lens_compensation(
     scale: Scale,
     vocabulary: int,
     seed: int,
+    against: Against = "control",
 ) -> dict[str, Any]:
     """The 2x2 of the main arm, with its controls and windows, read by the lens.
 
@@ -121,16 +135,20 @@ def lens_compensation(
         scale: of readability.
         vocabulary: tokens that were ranked.
         seed: of the intervals.
+        against: what ranks are set against; parts that lack it are left out.
     """
     (main, cells), *others = arms
-    found = Instances.of(logged, [(name, cell) for name, own in arms for cell in own])
+    found = Instances.of(logged, [(name, cell) for name, own in arms for cell in own], against=against)
     if len(set(found.images)) < LEAST:
         return _nothing(found)
 
     def read(name: str, own: Sequence[str]) -> Arm:
         values = {cell: found.readable((name, cell), scale, vocabulary) for cell in own}
         return Arm(
-            name=name, vision_cut=values.get(VISION), language_cut=values.get(LANGUAGE), both_cut=values.get(BOTH)
+            name=name,
+            vision_cut=values.get(VISION),
+            language_cut=values.get(LANGUAGE),
+            both_cut=values.get(BOTH),
         )
 
     layers = found.ranks(WHOLE)[0].shape[1]
@@ -143,7 +161,12 @@ def lens_compensation(
         controls=tuple(read(name, own) for name, own in others),
     )
     done = compensation(readouts, seed=seed)
-    return {**done.to_dict(), "left_out": found.left_out, "words": _words(done, layers - 1)}
+    return {
+        **done.to_dict(),
+        "against": against,
+        "left_out": found.left_out,
+        "words": _words(done, layers - 1),
+    }
 
 
 def _words(done: Compensation, layer: int) -> str:
@@ -235,5 +258,3 @@ def _nothing(found: Instances) -> dict[str, Any]:
         "left_out": found.left_out,
         "why": f"{len(found.lines)} parts in {len(set(found.images))} pictures were read in every cell, too few for an interval",
     }
-
-

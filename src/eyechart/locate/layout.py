@@ -1,10 +1,11 @@
 """What stands where in the sequences of a VLM's two towers, and which attention edges there are.
 
-A knockout is a set of (query, key) places, so somebody must say which places are the patches, the class token, the
-registers, the text before the image and the question. These records do, without a model; `layout_of_vlm` makes them
-from one. Vision attention is bidirectional within a row (a tile, where tiles go through the tower as a batch).
-Language attention is causal, with two exceptions: towers that look both ways (an encoder, a prefix model such as PaliGemma),
-and those in which only the image's own tokens see each other both ways (Gemma 3).
+A knockout is a set of (query, key) places, so somebody must say which places are the patches, the class
+token, the registers, the text before the image and the question. These records do, without a model;
+`layout_of_vlm` makes them from one. Vision attention is bidirectional within a row (a tile, where tiles go
+through the tower as a batch). Language attention is causal, with two exceptions: towers that look both ways
+(an encoder, a prefix model such as PaliGemma), and those in which only the image's own tokens see each other
+both ways (Gemma 3).
 """
 
 from collections.abc import Iterable
@@ -26,13 +27,15 @@ class VisionLayout:
     """Tokens in all rows together, those included that are no patch."""
 
     patches: tuple[int, ...]
-    """The token of each patch, in reading order and tile by tile: place k here is position k of the tower's geometry."""
+    """The token of each patch, in reading order and tile by tile: place k here is position k of the tower's
+    geometry."""
 
     special: tuple[int, ...] = ()
     """Tokens that are no patch: class token and registers."""
 
     rows: int = 1
-    """Sequences of equal length that do not see each other: tiles that are a batch; 1 for one joint sequence."""
+    """Sequences of equal length that do not see each other: tiles that are a batch; 1 for one joint
+    sequence."""
 
     cells: tuple[Cell, ...] = ()
     """Of each patch its tile, row and column, in the order of `patches`; empty where not known."""
@@ -56,7 +59,8 @@ class VisionLayout:
     def patches_of(self, positions: Iterable[int], geometry: Geometry) -> tuple[int, ...]:
         """The tokens whose patches lie in the cells that stand at these LLM positions of the image.
 
-        Where the projector merges patches, a cell has several: a cut must take them all, or the part would be read in part.
+        Where the projector merges patches, a cell has several: a cut must take them all, or the part would
+        be read in part.
 
         Args:
             positions: as `geometry.positions_of` gives them.
@@ -135,7 +139,7 @@ class LanguageLayout:
 
     @property
     def sink(self) -> int:
-        """The first position, on which attention rests that has nowhere else to go: BOS, where there is one."""
+        """The first position (BOS, where there is one): attention that has nowhere else to go rests on it."""
         return 0
 
     def existing(self) -> Bool[ndarray, "query key"]:

@@ -1,7 +1,8 @@
 """The layouts of a VLM's two towers, measured on the model: nothing is read off a config.
 
-Which token is which patch is found by changing pixels (`models.token_places`); rows are the rows that the tower's first block
-is given; which edges the language tower has is read off the attention calls of a pass (`models.attention`).
+Which token is which patch is found by changing pixels (`models.token_places`); rows are the rows that the
+tower's first block is given; which edges the language tower has is read off the attention calls of a pass
+(`models.attention`).
 """
 
 from dataclasses import dataclass, replace
@@ -63,8 +64,8 @@ def language_layout(vlm: VLM, prompt: Prompt) -> LanguageLayout:
     """What stands where in the language tower for a prompt with an image.
 
     Raises:
-        Incapable: the image does not stand in the sequence, attention cannot be seen, or the edges it has are none of the kinds
-            a layout knows.
+        Incapable: the image does not stand in the sequence, attention cannot be seen, or the edges it has
+            are none of the kinds a layout knows.
     """
     calls: list[Bool[ndarray, "query key"]] = []
 

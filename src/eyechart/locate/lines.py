@@ -59,6 +59,11 @@ def _proofs(proofs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _knockout(block: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  note: {note}" for note in block["notes"])
     yield from _compensation("read by the logit lens", block["lens"])
+    if "lens_rival" in block:
+        yield from _compensation(
+            "the same for parts that share mesh and paint with another's, against the other's name",
+            block["lens_rival"],
+        )
     for training in ("transfer", "refit"):
         if training in block["probe"]:
             yield from _compensation(f"read by a linear part probe, {training}", block["probe"][training])

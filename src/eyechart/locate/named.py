@@ -1,17 +1,22 @@
-"""Sets of attention edges by name: `part<-rest` is every edge by which a part's tokens read those of the rest.
+"""Sets of attention edges by name: `part<-rest` is every edge by which a part reads the rest.
 
-`query<-key` reads "query looks at key". A name gives a boolean matrix query x key over a tower's whole sequence, true
-where an edge is to be cut, and only for edges that the tower has. The source (arXiv 2506.05439) does not say which edges it cuts;
-names and choices here are ours, after the wording of its findings and the tables of Geva et al. (arXiv 2304.14767) and Neo
-et al. (arXiv 2410.07149) for the language tower.
+`query<-key` reads "query looks at key". A name gives a boolean matrix query x key over a tower's whole
+sequence, true where an edge is to be cut, and only for edges that the tower has. The source (arXiv
+2506.05439) does not say which edges it cuts; names and choices here are ours, after the wording of its
+findings and the tables of Geva et al. (arXiv 2304.14767) and Neo et al. (arXiv 2410.07149) for the language
+tower.
 
 Choices:
 
 - Edges of a token to itself stay, so that no query is left without a key, unless `self_edges` asks for them.
-- Edges to the first position of a language sequence stay, unless `sink` asks for them: it is an attention sink (BOS,
-  mostly), and cutting it breaks a model for other reasons. Where an image comes first, its first token is that position.
-- In the vision tower class token and registers belong to the rest: with them left in, what is cut comes back by way of them.
-  `special_is_rest=False` leaves them in.
+- Edges to the first position of a language sequence stay, unless `sink` asks for them: it is an attention
+  sink (BOS, mostly), and cutting it breaks a model for other reasons. Where an image comes first, its first
+  token is that position.
+- Special tokens belong to the rest, and to the image: class token and registers in the vision tower, and in
+  the language tower text that stands between tiles and rows of the image. With them left in, what is cut
+  comes back by way of them. `special_is_rest=False` leaves them in.
+- In a language tower that looks both ways (PaliGemma) the text round the image is another way back: there
+  the part is alone only under `part<-rest+part<-text before+part<-question`.
 - `a+b` is the union of two names: `part<-rest+rest<-part` cuts both ways.
 - `random:NAME` is a control: as many edges as NAME has, from those NAME leaves. See `RANDOM`.
 """
@@ -78,8 +83,8 @@ def named_edges(
         choices: what the names leave open.
 
     Raises:
-        UserError: there is no such name, the name is of the other tower, the part holds a place that is not the image's, or a query
-            would be left without any key.
+        UserError: there is no such name, the name is of the other tower, the part holds a place that is not
+            the image's, or a query would be left without any key.
         NoEdges: the set is empty; the text says why.
     """
     if name.startswith(RANDOM_PREFIX):
@@ -146,7 +151,7 @@ def _spared(
 
 
 def spared_edges(layout: Layout, choices: Choices = DEFAULT) -> Bool[ndarray, "query key"]:
-    """Edges that no name cuts unless asked: of tokens to themselves, and to the first position of a language sequence."""
+    """Edges that no name cuts unless asked: to themselves, and to the first position of a language sequence."""
     keep = np.zeros((layout.length, layout.length), dtype=np.bool)
     if not choices.self_edges:
         np.fill_diagonal(keep, True)

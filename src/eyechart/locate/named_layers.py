@@ -1,11 +1,12 @@
 """Sets of layers by name, and the layers of a vision tower that a knockout can matter in.
 
-Layers are blocks counted from 0. In the vision tower only blocks before the layer that the projector reads can matter:
-LLaVA reads the last but one, so its last block is dead code, and a knockout there does nothing. `usable_layers` leaves
-such blocks out and says so; `last:n` counts from the last usable one.
+Layers are blocks counted from 0. In the vision tower only blocks before the layer that the projector reads
+can matter: LLaVA reads the last but one, so its last block is dead code, and a knockout there does nothing.
+`usable_layers` leaves such blocks out and says so; `last:n` counts from the last usable one.
 
-Windows follow Geva et al. (arXiv 2304.14767): k layers centred on each layer, clipped at both ends, so that windows near the
-ends hold fewer. With an even k the window holds one more layer before its centre than after it.
+Windows follow Geva et al. (arXiv 2304.14767): k layers centred on each layer, clipped at both ends, so that
+windows near the ends hold fewer. With an even k the window holds one more layer before its centre than after
+it.
 """
 
 import re
@@ -58,8 +59,9 @@ def usable_layers(layers: Sequence[int], *, fed: int | tuple[int, ...] | None) -
 
     Args:
         layers: its blocks with self-attention, from 0.
-        fed: the layer the projector reads, counted as hidden states (`models.fed.Fed.layer`): layer n is what block n - 1
-            gives. The highest of several counts; None, where no layer is known, leaves all in and says so.
+        fed: the layer the projector reads, counted as hidden states (`models.fed.Fed.layer`): layer n is
+            what block n - 1 gives. The highest of several counts; None, where no layer is known, leaves all
+            in and says so.
 
     Raises:
         Incapable: the projector reads what enters the first block, so no block matters.

@@ -123,17 +123,21 @@ def gather(
     if not taking.kept:
         raise UserError(f"{source}: no picture with a part is left; {_summary(taking)}")
     progress("reading masks", len(single), len(single))
-    digest = hashlib.sha256()
-    for one in taking.kept:
-        digest.update(json.dumps([one.draft.id, one.sha256, one.marks_sha256]).encode())
     return PartSet(
         name=name,
         source=source,
-        sha256=digest.hexdigest(),
+        sha256=_set_hash(taking.kept),
         images=PartImages(taking.kept),
         quarantined=tuple(taking.quarantined),
         notes=(*notes, *taking.notes()),
     )
+
+
+def _set_hash(kept: Iterable[_Kept]) -> str:
+    digest = hashlib.sha256()
+    for one in kept:
+        digest.update(json.dumps([one.draft.id, one.sha256, one.marks_sha256]).encode())
+    return digest.hexdigest()
 
 
 class _Taking:
@@ -207,7 +211,10 @@ def _checked(draft: Draft, size: tuple[int, int], orientation: int) -> Reading:
         called = f"{part.object} {part.instance}, {part.part}"
         if part.mask.shape != size[::-1]:
             height, width = part.mask.shape
-            detail = f"{called}: the mask is {width} x {height} pixels, the picture {size[0]} x {size[1]}"
+            turned = "; EXIF turns the picture, masks have to fit what is stored" if orientation != 1 else ""
+            detail = (
+                f"{called}: the mask is {width} x {height} pixels, the picture {size[0]} x {size[1]}{turned}"
+            )
             bad.append(left_out(draft, "size_mismatch", detail))
         elif not part.mask.any():
             bad.append(left_out(draft, "empty_mask", called))

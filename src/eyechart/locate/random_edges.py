@@ -1,7 +1,7 @@
 """Controls of a knockout: as many edges cut, but others.
 
-A knockout that changes a readout may do so because those edges matter, or because any model with so many edges missing is
-a worse one. The control cuts as many edges of the same tower, disjoint from the knockout's.
+A knockout that changes a readout may do so because those edges matter, or because any model with so many
+edges missing is a worse one. The control cuts as many edges of the same tower, disjoint from the knockout's.
 """
 
 from typing import Literal
@@ -19,8 +19,9 @@ RANDOM: dict[Match, str] = {
     "same queries": "each query losing as many as in the knockout, from the keys the knockout leaves it.",
     "other queries": "as many queries losing as many keys each as in the knockout, but queries the knockout leaves whole.",
 }
-"""How a control is matched, with a sentence each. `total` spreads its edges thinly over many queries. `same queries` is
-impossible where a knockout takes more than half of what a query sees (`part<-rest`); `other queries` blinds other tokens as thoroughly."""
+"""How a control is matched, with a sentence each. `total` spreads its edges thinly over many queries. `same
+queries` is impossible where a knockout takes more than half of what a query sees (`part<-rest`); `other
+queries` blinds other tokens as thoroughly."""
 
 
 def random_like(
@@ -41,7 +42,8 @@ def random_like(
         name: of the knockout, for messages.
 
     Raises:
-        UserError: the pool has too few edges, or too few at the queries that the match asks for; or there is no such match.
+        UserError: the pool has too few edges, or too few at the queries that the match asks for; or there is
+            no such match.
     """
     if match not in RANDOM:
         raise unknown("match of random edges", match, RANDOM)
@@ -92,7 +94,7 @@ def _of_each(
 def _elsewhere(
     wanted: Int[ndarray, " wanted"], free: Int[ndarray, " query"], rng: np.random.Generator, name: str
 ) -> tuple[Int[ndarray, " wanted"], Int[ndarray, " wanted"]]:
-    """Another query for each count. The largest counts choose first, so that one is found whenever there is one."""
+    """Another query for each count; the largest choose first, so that all find one wherever they can."""
     order, taken = np.argsort(-wanted, kind="stable"), np.zeros(len(free), dtype=np.bool)
     queries = []
     for count in wanted[order]:

@@ -1,8 +1,8 @@
 """How readable a part is, on a scale where 0 means: no more than where nothing is to be read.
 
-*Retained* and *recovered* are ratios, and a ratio needs a scale with a zero that means nothing. A rank has none: a
-random word over n patches has the best rank (V + 1) / (n + 1), so that big parts look readable by size alone. So a readout is set
-against its control at the same layer and under the same knockout.
+*Retained* and *recovered* are ratios, and a ratio needs a scale with a zero that means nothing. A rank has
+none: a random word over n patches has the best rank (V + 1) / (n + 1), so that big parts look readable by
+size alone. So a readout is set against its control at the same layer and under the same knockout.
 """
 
 from typing import Literal
@@ -21,8 +21,9 @@ SCALES: dict[Scale, str] = {
     "log_vocabulary": "log(vocabulary) - log(rank) in nats: 0 for the last of all tokens, so chance lies above 0.",
     "accuracy": "share read rightly by a probe - share with shuffled labels: 0 where the probe finds nothing.",
 }
-"""The scales, with a sentence each. `log_rank` is the default: ranks run over orders of magnitude, their logarithms have no
-heavy tail that one part in a hundred could rule, and the control takes out the size of the region."""
+"""The scales, with a sentence each. `log_rank` is the default: ranks run over orders of magnitude, their
+logarithms have no heavy tail that one part in a hundred could rule, and the control takes out the size of
+the region."""
 
 
 def readability(
@@ -37,7 +38,8 @@ def readability(
     Args:
         readout: ranks from 1, or for `accuracy` shares read rightly.
         scale: a key of `SCALES`.
-        control: the readout of the control (size-matched random regions; shuffled labels), under the same knockout.
+        control: the readout of the control (size-matched random regions; shuffled labels), under the same
+            knockout.
         vocabulary: how many tokens were ranked, for `log_vocabulary`.
 
     Raises:
@@ -48,16 +50,16 @@ def readability(
     if scale == "log_vocabulary":
         if vocabulary is None:
             raise UserError("the scale 'log_vocabulary' needs the number of tokens ranked, got none")
-        _check(readout, 1, vocabulary, "ranks")
+        _check(readout, 1.0, float(vocabulary), "ranks")
         return np.asarray(np.log(vocabulary) - np.log(readout), dtype=np.float64)
     if control is None:
         raise UserError(
             f"the scale {scale!r} needs the control's readout, got none; without one use 'log_vocabulary'"
         )
     if scale == "accuracy":
-        _check(np.stack([readout, control]), 0, 1, "shares read rightly")
+        _check(np.stack([readout, control]), 0.0, 1.0, "shares read rightly")
         return np.asarray(readout - control, dtype=np.float64)
-    _check(np.stack([readout, control]), 1, np.inf, "ranks")
+    _check(np.stack([readout, control]), 1.0, np.inf, "ranks")
     if scale == "log_rank":
         return np.asarray(np.log(control) - np.log(readout), dtype=np.float64)
     return np.asarray(1 / readout - 1 / control, dtype=np.float64)
@@ -66,4 +68,4 @@ def readability(
 def _check(values: ndarray, least: float, most: float, what: str) -> None:
     wrong = values[~((values >= least) & (values <= most) & np.isfinite(values))]
     if wrong.size:
-        raise UserError(f"{what} lie in {least}..{most}, got {wrong.flat[0]}")
+        raise UserError(f"{what} lie in {least:g}..{most:g}, got {wrong.flat[0]}")

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,15 +133,21 @@ def _open_parts(config: LocateConfig, bundled: Path, progress: Progress) -> Part
     """The pictures with parts, where a stage needs them."""
     if not any(stage in config.only for stage in ON_PARTS):
         return None
-    scenes = WorldScenes(scene_seed=config.scene_seed, scenes=config.pictures, size=config.size)
-    return open_parts(
-        config.parts,
-        layout=config.parts_layout,
-        limit=config.pictures,
-        scenes=scenes,
-        bundled=bundled,
-        progress=progress,
-    )
+    return open_parts(config.parts, bundled=bundled, progress=progress, **_how(config))
+
+
+def _how(config: LocateConfig) -> dict[str, Any]:
+    """How the pictures with parts are opened."""
+    return {
+        "layout": config.parts_layout,
+        "images": config.parts_images,
+        "words": config.parts_words,
+        "labels": config.parts_labels,
+        "object_name": config.parts_object,
+        "categories": config.parts_categories,
+        "limit": config.pictures,
+        "scenes": WorldScenes(scene_seed=config.scene_seed, scenes=config.pictures, size=config.size),
+    }
 
 
 def plan(config: LocateConfig, *, out: Path | None = None) -> dict[str, Any]:
@@ -148,8 +155,9 @@ def plan(config: LocateConfig, *, out: Path | None = None) -> dict[str, Any]:
     folder = out or Path("runs") / config.slug
     known: dict[str, Any] = {"pictures": config.pictures}
     if config.parts != WORLD and any(stage in config.only for stage in ON_PARTS):
-        opened = open_parts(config.parts, layout=config.parts_layout, limit=config.pictures)
-        known = {"pictures": len(opened.images), "quarantined": len(opened.quarantined)}
+        with tempfile.TemporaryDirectory() as scratch:
+            opened = open_parts(config.parts, bundled=scratch, **_how(config))
+            known = {"pictures": len(opened.images), "quarantined": len(opened.quarantined)}
     return {**to_dict(config), "folder": str(folder), "exists": folder.exists(), **known}
 
 
@@ -193,7 +201,9 @@ def _lens(run: RunFolder, seed: int) -> dict[str, Any]:
         "by_layer": [
             {"layer": number, "random": asdict(ratio), "wrong": asdict(wrong)}
             for (number, ratio), (_, wrong) in zip(
-                ratios_by_layer(found, seed=seed), ratios_by_layer(found, control="wrong", seed=seed), strict=True
+                ratios_by_layer(found, seed=seed),
+                ratios_by_layer(found, control="wrong", seed=seed),
+                strict=True,
             )
         ],
         "last": [asdict(group) for group in summarise(found, found[0].layers[-1], seed=seed)],
@@ -217,8 +227,12 @@ def _knockout(config: LocateConfig, stages: PartStages, run: RunFolder) -> dict[
     logged = list(run.jsonl(KNOCKOUTS, key="image"))
     towers = stages.pictured(stages.parts.images[0]).towers
     arms = [(arm.name, arm.cells) for arm in stages.arms(towers)]
-    lens = lens_compensation(
-        logged, arms, scale=config.scale, vocabulary=stages.lens.tokens, seed=config.seed
+    options: dict[str, Any] = {"vocabulary": stages.lens.tokens, "seed": config.seed}
+    lens = lens_compensation(logged, arms, scale=config.scale, **options)
+    rivals = (
+        {"lens_rival": lens_compensation(logged, arms, scale=config.scale, against="rival", **options)}
+        if stages.rivals
+        else {}
     )
     layers = range(len(stages.vlm.towers.language_blocks) + 1)
     probe = probe_compensation(
@@ -229,6 +243,7 @@ def _knockout(config: LocateConfig, stages: PartStages, run: RunFolder) -> dict[
         "arms": [to_dict(arm) for arm in stages.arms(towers)],
         "notes": [excluded] if excluded else [],
         "lens": lens,
+        **rivals,
         "probe": probe,
     }
 

@@ -22,7 +22,7 @@ from eyechart.core.images import open_image
 from eyechart.core.records import Capability, Prompt
 from eyechart.core.runs import RunFolder
 from eyechart.locate.arms import ArmPlan, DosePlan, Towered, arms_of, doses_of
-from eyechart.locate.config import LocateConfig
+from eyechart.locate.config import WORLD, LocateConfig
 from eyechart.locate.identify import ImageStates, MaskedPart, PartRanks, identify_parts
 from eyechart.locate.identify_vlm import part_names
 from eyechart.locate.knock import Pictured, knock_parts, plan_parts
@@ -40,6 +40,7 @@ from eyechart.models.attention.sweep import sweep
 from eyechart.models.attention.sweep_proof import prove_replay
 from eyechart.models.vlms import VLM
 from eyechart.train.prompts import DESCRIBE
+from eyechart.world.kinds import SHARED
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,8 +70,15 @@ class PartStages:
     @cached_property
     def labels(self) -> LabelSet:
         """The tokens of the parts' names."""
-        words = [name for some in self.names.values() for name in some]
+        words = [name for some in self.names.values() for name in some] + sorted(set(self.rivals.values()))
         return labels_of(words, speller_of(self.vlm.tokenizer), rule=self.config.label)
+
+    @property
+    def rivals(self) -> dict[tuple[str, str], str]:
+        """Of the world's parts that share mesh and paint under two names, the other name."""
+        if self.config.parts != WORLD:
+            return {}
+        return {one: other[1] for pair in SHARED for one, other in (pair, pair[::-1])}
 
     @cached_property
     def ways(self) -> Any:
@@ -155,7 +163,7 @@ class PartStages:
 
         known = {label.word: label for label in self.labels.labels}
         options: dict[str, Any] = {"settings": self.config.settings, "choices": self.config.choices}
-        return knock_parts(pictured, read, self.lens, known, arms, **options)
+        return knock_parts(pictured, read, self.lens, known, arms, rivals=self.rivals, **options)
 
     @property
     def _batch(self) -> int | None:
@@ -248,4 +256,7 @@ def states_file(image: PartImage) -> str:
 def _plain(part: PartRanks) -> dict[str, Any]:
     """A record as a line of JSON."""
     found = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {name: value.tolist() if isinstance(value, np.ndarray) else plain(value) for name, value in found.items()}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else plain(value)
+        for name, value in found.items()
+    }

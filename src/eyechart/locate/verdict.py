@@ -15,8 +15,8 @@ Then the first that holds, in this order:
    pairs read at `fed`) is not below -`Rule.below`.
 2. **present but unused**: L holds, and the answers are clearly below what the probe reads at the late stage of the largest
    difference: the upper end of (pairs answered - pairs read there) is below -`Rule.below`.
-3. **readable but dropped**: F holds; no L and not A; late stages are down to their control (upper end of their mean difference
-   below `Rule.slight`); and they are below `fed` (upper end of pairs read late - pairs read at `fed` below 0).
+3. **readable but dropped**: F holds; no L and not A; every late stage is down to its control (the upper end of its difference is
+   below `Rule.slight`), and below `fed` (the upper end of pairs read there - pairs read at `fed` is below 0).
 4. **not readable**: not F, no L, not A, and what `fed` may show above its control is slight: its upper end is below `Rule.slight`.
 5. **undecided**, with the reason.
 
@@ -107,10 +107,10 @@ class Evidence:
     late_p: tuple[float, ...]
     late_more: tuple[float, ...]
     late_high: float
-    """Upper end of the mean difference of all late stages."""
+    """The largest upper end of a late stage's difference from its control."""
 
     late_fall_high: float
-    """Upper end of pairs read late, on the mean of its stages, less pairs read at `fed`."""
+    """The largest upper end of pairs read at a late stage less pairs read at `fed`."""
 
     answers_fed_high: float
     """Upper end of pairs answered less pairs read at `fed`."""
@@ -221,7 +221,8 @@ class _Data:
 class _Case:
     """A pattern that can be judged.
 
-    Columns: the difference at `fed`; at each late stage; their mean; late less fed; answers less fed; answers less each late stage.
+    Columns: the difference from the control at `fed` and at each late stage; each late stage less fed; answers less fed, and less each
+    late stage.
     """
 
     pattern: str
@@ -238,8 +239,7 @@ class _Case:
         columns = [
             (fed - self.fed.control)[:, None],
             more,
-            more.mean(axis=1, keepdims=True),
-            late.mean(axis=1, keepdims=True) - fed[:, None],
+            late - fed[:, None],
             (answered - fed)[:, None],
             answered[:, None] - late,
         ]
@@ -338,10 +338,10 @@ def _row(
         fed_high=float(high[0]),
         late_p=plain(held[2 : 2 + late]),
         late_more=plain(value[1 : 1 + late]),
-        late_high=float(high[1 + late]),
-        late_fall_high=float(high[2 + late]),
-        answers_fed_high=float(high[3 + late]),
-        answers_late_high=plain(high[4 + late :]),
+        late_high=float(high[1 : 1 + late].max()),
+        late_fall_high=float(high[1 + late : 1 + 2 * late].max()),
+        answers_fed_high=float(high[1 + 2 * late]),
+        answers_late_high=plain(high[2 + 2 * late :]),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 
@@ -76,27 +76,37 @@ def _ranked(
     labels = [label_of(part, speller) for part in parts]
     ranks = lens_ranks(states.layers, labels, lens, normed=already_normed(states)).ranks.numpy()
     return [
-        PartRanks(
-            image=scene,
-            object="scene",
-            part=part,
-            instance=0,
-            cells=int(masks[part].sum()),
-            row=height_of(masks[part]),
-            share=float(masks[part].mean()),
-            visible=1.0,
-            layers=states.layer_numbers,
-            mask=best_ranks(ranks[:, :, place], masks[part].reshape(-1)),
-            random=np.median(
-                [best_ranks(ranks[:, :, place], region.reshape(-1)) for region in regions[part]], axis=0
-            ),
-            wrong=None,
-            control=RegionRule.OUTLINE,
-            regions=len(regions[part]),
-            others=(),
-        )
+        _record(scene, part, states.layer_numbers, ranks[:, :, place], masks[part], regions[part])
         for place, part in enumerate(parts)
     ]
+
+
+def _record(
+    scene: str,
+    part: str,
+    layers: tuple[int, ...],
+    ranks: Int[ndarray, "layer position"],
+    mask: Bool[ndarray, "row column"],
+    regions: Sequence[Bool[ndarray, "row column"]],
+) -> PartRanks:
+    elsewhere = [best_ranks(ranks, region.reshape(-1)) for region in regions]
+    return PartRanks(
+        image=scene,
+        object="scene",
+        part=part,
+        instance=0,
+        cells=int(mask.sum()),
+        row=height_of(mask),
+        share=float(mask.mean()),
+        visible=1.0,
+        layers=layers,
+        mask=best_ranks(ranks, mask.reshape(-1)),
+        random=np.median(elsewhere, axis=0),
+        wrong=None,
+        control=RegionRule.OUTLINE,
+        regions=len(regions),
+        others=(),
+    )
 
 
 def part_masks(
@@ -147,7 +157,9 @@ def lens_score(
         },
         "layer": layer,
         "median_rank_mask": float(np.median([one.mask[layer] for one in found])),
-        "median_rank_random": float(np.median([one.random[layer] for one in found if one.random is not None])),
+        "median_rank_random": float(
+            np.median([one.random[layer] for one in found if one.random is not None])
+        ),
         "by_layer": np.exp(np.median(logs, axis=0)).tolist(),
         "by_part": _by_part(found, ratios),
     }

@@ -278,20 +278,23 @@ def _logistic(
 
     The problem is convex; L-BFGS of scipy with the slope written out takes a fifth of the time of torch's.
     """
-    shown, shut = rows[fit].astype(np.float64), closed[fit].numpy()
+    shown, shut = rows[fit].astype(np.float64), np.where(closed[fit].numpy(), -1e9, 0.0)
     wanted = np.eye(closed.shape[1])[targets[fit]]
     shape, decay = (rows.shape[1] + 1, closed.shape[1]), strength / len(fit)
 
     def loss(flat: Float[ndarray, " weight"]) -> tuple[float, Float[ndarray, " weight"]]:
         weights, bias = flat.reshape(shape)[:-1], flat.reshape(shape)[-1]
-        logits = np.where(shut, -1e9, shown @ weights + bias)
+        logits = shown @ weights
+        logits += bias
+        logits += shut
         logits -= logits.max(axis=1, keepdims=True)
         likely = np.exp(logits)
         total = likely.sum(axis=1, keepdims=True)
         missed = (likely / total - wanted) / len(fit)
-        slope = np.vstack([shown.T @ missed + decay * weights, missed.sum(axis=0)])
-        surprise = float((np.log(total[:, 0]) - (logits * wanted).sum(axis=1)).mean())
-        return surprise + decay / 2 * float((weights**2).sum()), slope.ravel()
+        slope = np.empty(shape)
+        slope[:-1], slope[-1] = shown.T @ missed + decay * weights, missed.sum(axis=0)
+        surprise = (np.log(total).sum() - np.vdot(logits, wanted)) / len(fit)
+        return float(surprise + decay / 2 * np.vdot(weights, weights)), slope.ravel()
 
     options = {"maxiter": 500, "gtol": 1e-5, "ftol": 1e-8}
     found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)

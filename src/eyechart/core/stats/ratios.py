@@ -111,8 +111,9 @@ def cluster_ratios(
     denominator is not positive counts as infinite, with the numerator's sign; a limit that falls on such resamples
     makes the ratio undefined as well.
 
-    Simulated with normal errors, a true ratio of 0.6 and a denominator 8 standard errors from 0, the 95 % interval held
-    the truth in 92 to 96 % of the cases with 20 clusters or more.
+    Simulated with normal errors, one to four items a cluster and a denominator 5 to 15 standard errors from 0, the 95 %
+    interval held a true ratio of 0.6 in 90 to 91 % of the cases with 12 clusters, 92 to 93 % with 20, 93 to 95 % with 40
+    and 80. With 40 and a denominator of 2.5 standard errors a quarter of the ratios were undefined; of the others 96 % held it.
 
     Args:
         numerators: items x columns.

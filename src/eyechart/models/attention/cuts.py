@@ -19,6 +19,7 @@ from eyechart.models.attention.calls import Call, Output, taking_calls
 from eyechart.models.vlms.towers import AttentionSite, TowerName, Towers
 
 _Edges = Bool[Tensor, "row head query key"]
+_Allowed = Bool[Tensor, "mask_row mask_head query key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,7 +81,7 @@ def cutting(
 
     Raises:
         UserError: a cut names a layer or head the tower has not, its edges are not as many as the tower's tokens, or they
-            would leave a query without any key.
+            would leave a query without any key; or gradient checkpointing would run a block again after the cuts are gone.
         Incapable: the attention of a tower cannot be edited.
         NeverFired: a layer with a cut was not run.
         NoEdges: of a cut, the model has none of the edges in any of its layers.
@@ -128,6 +129,7 @@ class _Cutter:
             check_named(cut, by_place)
         self.sites = [by_place[place] for place in sorted(touched)]
         self.whole = _vision_length(cuts)
+        _check_run_once(towers, self.sites)
 
     def handle(self, call: Call) -> Output:
         squares = self._tiles(call) if call.site.tower == "vision" else self._prompts(call)
@@ -144,7 +146,7 @@ class _Cutter:
         self._count(call, squares, cut, allowed)
         return call.without(cut).run()
 
-    def _count(self, call: Call, squares: Sequence[_Square], cut: _Edges, allowed: _Edges) -> None:
+    def _count(self, call: Call, squares: Sequence[_Square], cut: _Edges, allowed: _Allowed) -> None:
         tower, layer = call.site.tower, call.site.layer
         self.applied.calls[tower, layer] += 1
         many = cut.flatten(1).sum(dim=1).tolist()
@@ -231,6 +233,17 @@ class _Cutter:
                     )
 
 
+def _check_run_once(towers: Towers, sites: Sequence[AttentionSite]) -> None:
+    blocks = {"vision": towers.vision_blocks, "language": towers.language_blocks}
+    for site in sites:
+        block = blocks[site.tower][site.layer]
+        if getattr(block, "gradient_checkpointing", False) and block.training and torch.is_grad_enabled():
+            raise UserError(
+                f"{site.name} is under gradient checkpointing, whose backward pass would run it again without the knockout;"
+                " turn checkpointing off, or run without gradients"
+            )
+
+
 def _holds(cut: Cut, site: AttentionSite) -> bool:
     return cut.tower == site.tower and site.layer in cut.layers
 
@@ -246,7 +259,7 @@ def _vision_length(cuts: Sequence[Cut]) -> int:
     return lengths[0] if lengths else 0
 
 
-def _other_length(site: AttentionSite, given: int, found: float) -> UserError:
+def _other_length(site: AttentionSite, given: int, found: int | float) -> UserError:
     return UserError(
         f"the edges of a knockout in {site.name} are over {given} tokens, and the tower has {found:g} a prompt; edges are over"
         " all of a tower's tokens, tile by tile"

@@ -134,6 +134,10 @@ def _prove_tower(
     change = _change(plain[tower][-1], states[tower][-1])
     if not change > 0:
         raise NeverFired(f"{name}: cutting {edges} edges of the {tower} tower changes nothing")
+    if not seen.weight_before > 0:  # another kernel's rounding may pass for a change
+        raise NeverFired(
+            f"{name}: the {edges} edges of the {tower} tower carried no weight before they were cut"
+        )
     if not _same(plain[tower][: layers[0]], states[tower][: layers[0]]):
         raise NeverFired(
             f"{name}: states of the {tower} tower change before block {layers[0]}, the first that was cut"
@@ -173,7 +177,10 @@ def _check_places(towers: Towers, tower: TowerName, name: str) -> None:
 
 def _states(towers: Towers, run: Run) -> States:
     """What every block of both towers gives while the model runs."""
-    every: dict[TowerName, tuple[nn.Module, ...]] = {"vision": towers.vision_blocks, "language": towers.language_blocks}
+    every: dict[TowerName, tuple[nn.Module, ...]] = {
+        "vision": towers.vision_blocks,
+        "language": towers.language_blocks,
+    }
     found: States = {tower: [[] for _ in every[tower]] for tower in _TOWERS}
 
     def keep(into: list[Tensor]) -> Callable[..., None]:

@@ -55,7 +55,7 @@ class Read:
     """Of the vision tower, in its own order of tokens; `row` counts tiles. None where none was asked for."""
 
     vision_layer_numbers: tuple[int, ...]
-    logits: Float[Tensor, " token"] | None
+    logits: Float[Tensor, " vocabulary"] | None
     """At the prompt's last position; None where they were not asked for."""
 
 
@@ -92,17 +92,16 @@ def sweep(
             be edited.
     """
     ways = ways if ways is not None else prove_replay(vlm, prompt)
-    wanted, inputs, whole = _wanted(vlm, prompt, layers, positions, vision_layers, logits=logits)
     if not conditions:
         raise UserError("a sweep was given no condition; expected at least one, which may be without cuts")
     if batch is not None and batch < 1:
         raise UserError(f"a batch of {batch} conditions was asked for; expected 1 or more")
-    if not ways.replays:
-        found = _whole_passes(vlm, inputs, conditions, wanted)
-        return _stream(vlm, conditions, wanted, found)
-    replay = _replay(vlm, inputs, whole, conditions, wanted, ways)
-    size = batch or _batch(replay, memory)
-    return _stream(vlm, conditions, wanted, replay.run(size))
+    with undisturbed(vlm.model, vlm.processor):
+        wanted, inputs, whole = _wanted(vlm, prompt, layers, positions, vision_layers, logits=logits)
+        if not ways.replays:
+            return _stream(vlm, conditions, wanted, _whole_passes(vlm, inputs, conditions, wanted))
+        replay = _replay(vlm, inputs, whole, conditions, wanted, ways)
+    return _stream(vlm, conditions, wanted, replay.run(batch or _batch(replay, memory)))
 
 
 def layer_passes(
@@ -123,8 +122,9 @@ def layer_passes(
     """
     if not ways.replays:
         raise UserError(f"layer passes are counted for replays; {ways.note}")
-    wanted, inputs, whole = _wanted(vlm, prompt, layers, positions, vision_layers, logits=logits)
-    return _replay(vlm, inputs, whole, conditions, wanted, ways).passes
+    with undisturbed(vlm.model, vlm.processor):
+        wanted, inputs, whole = _wanted(vlm, prompt, layers, positions, vision_layers, logits=logits)
+        return _replay(vlm, inputs, whole, conditions, wanted, ways).passes
 
 
 def _wanted(
@@ -141,9 +141,8 @@ def _wanted(
     Layers and positions stand in the order they were asked for.
     """
     towers = vlm.towers
-    with undisturbed(vlm.model, vlm.processor):
-        inputs = forward_inputs(vlm.model, vlm.prompting.inputs([prompt]))
-        whole = _length(vlm, inputs)
+    inputs = forward_inputs(vlm.model, vlm.prompting.inputs([prompt]))
+    whole = _length(vlm, inputs)
     image = _image(vlm, prompt, inputs) if positions == "image" else ()
     wanted = Wanted(
         layers=_layers(layers, len(towers.language_blocks), "language"),
@@ -188,27 +187,28 @@ def _replay(
         fed=ways.fed,
         vision_rows=None if ways.shares else 1,
     )
-    with undisturbed(vlm.model, vlm.processor):
-        return Replay(setting, conditions, wanted)
+    return Replay(setting, conditions, wanted)
 
 
 def _whole_passes(
     vlm: VLM, inputs: Inputs, conditions: Sequence[Condition], wanted: Wanted
-) -> Iterator[Found]:
+) -> Iterator[list[Found]]:
     for place, condition in enumerate(conditions):
-        yield whole_pass(vlm.model, inputs, vlm.towers, condition, wanted, place)
+        yield [whole_pass(vlm.model, inputs, vlm.towers, condition, wanted, place)]
 
 
 def _stream(
-    vlm: VLM, conditions: Sequence[Condition], wanted: Wanted, found: Iterator[Found]
+    vlm: VLM, conditions: Sequence[Condition], wanted: Wanted, batches: Iterator[list[Found]]
 ) -> Iterator[Read]:
     """The model is set up for a pass while one is run, and as it was whenever a reading is handed over."""
-    while True:
+    left = len(conditions)
+    while left:
         with undisturbed(vlm.model, vlm.processor):
-            one = next(found, None)
-        if one is None:
-            return
-        yield _read(conditions[one.place], one, wanted, vlm.towers)
+            some = next(batches)
+        left -= len(some)
+        while some:
+            one = some.pop(0)
+            yield _read(conditions[one.place], one, wanted, vlm.towers)
 
 
 def _read(condition: Condition, found: Found, wanted: Wanted, towers: Towers) -> Read:

@@ -31,6 +31,9 @@ class Plan:
     steps: tuple[tuple[int, ...], ...]
     """The same as numbers: equal ones cut the same edges in the same heads; 0 cuts none."""
 
+    existing: tuple[Edges | None, ...]
+    """By layer, the edges there are; layers with the same have the same tensor."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reach:
@@ -66,7 +69,8 @@ def plan_tower(
             if cut.tower == reach.tower:
                 check_named(cut, by_place)
     cuts = tuple(acting.by_layer(condition) for condition in conditions)
-    return Plan(cuts=cuts, steps=tuple(tuple(map(acting.number, layers)) for layers in cuts))
+    steps = tuple(tuple(map(acting.number, layers)) for layers in cuts)
+    return Plan(cuts=cuts, steps=steps, existing=tuple(existing))
 
 
 class _Acting:

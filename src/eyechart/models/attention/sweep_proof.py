@@ -9,6 +9,7 @@ changes the order of sums only; where that goes too far, the sweep does without 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -93,14 +94,12 @@ class _Proof:
         self.model = Model(model=vlm.model, towers=towers, form=_forms(vlm, inputs, towers))
         self.inputs, self.towers = inputs, towers
         self.chains = self.model.chains(inputs)
-        for tower, chain in self.chains.items():
-            if not chain.unbroken:
+        for tower, one in self.chains.items():
+            if not one.unbroken:
                 raise Incapable(f"something stands between the blocks of the {tower} tower")
         self.fed = _fed(self.model, inputs, self.chains["vision"])
         depths: dict[TowerName, int] = {"vision": max(self.fed) + 1, "language": len(towers.language_blocks)}
-        existing = {
-            tower: existing_edges(towers, chain, depths[tower]) for tower, chain in self.chains.items()
-        }
+        existing = {tower: existing_edges(towers, one, depths[tower]) for tower, one in self.chains.items()}
         self.end = _end(vlm, inputs, existing["language"])
         self.conditions = _conditions(existing)
 
@@ -164,7 +163,8 @@ class _Proof:
         )
         largest = 0.0
         try:
-            for found in Replay(setting, self.conditions, self._wanted(tokens)).run(batch):
+            batches = Replay(setting, self.conditions, self._wanted(tokens)).run(batch)
+            for found in chain.from_iterable(batches):
                 wanted = expected[found.place]
                 pairs = list(zip(found.layers, (one[:tokens] for one in wanted.layers), strict=True))
                 pairs += zip(found.vision, wanted.vision, strict=True)

@@ -1,17 +1,18 @@
 """The conditions of a sweep on one prompt, replayed by the stretches that they share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from eyechart.models.attention.cuts import Condition, cutting
+from eyechart.models.attention.cuts import Condition
 from eyechart.models.attention.replay import Chain, Model
+from eyechart.models.attention.sweep_masks import RowCutter
 from eyechart.models.attention.sweep_plan import Plan, Reach, existing_edges, plan_tower
 from eyechart.models.attention.sweep_tree import Node, Path, Stack, fewest_rows, walk
 from eyechart.models.vlms.prompting import Inputs
-from eyechart.models.vlms.towers import TowerName, Towers
+from eyechart.models.vlms.towers import TowerName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,23 +119,18 @@ class Replay:
         language = fewest_rows(self.language_paths) if self.wanted.language else 0
         return Passes(vision=fewest_rows(self.vision_paths), language=language)
 
-    def run(self, batch: int) -> Iterator[Found]:
-        """What is read under each condition, those with the same vision cuts together.
-
-        Each step of this iterator computes a batch of conditions, if the last one is used up.
-        """
+    def run(self, batch: int) -> Iterator[list[Found]]:
+        """What is read under each condition, a batch at a time, those with the same vision cuts together."""
         variants = _Variants(self, min(batch, self.setting.vision_rows or batch))
         if not self.wanted.language:
             for place in sorted(range(len(self.variant)), key=self.variant.__getitem__):
-                yield self._found(place, variants, None)
+                yield [self._found(place, variants, None)]
                 variants.let_go(self.variant[place])
             return
-        towers = self.setting.model.towers
-        step = _step(towers, self.chains["language"], self.plans["language"])
-        stack = Stack(enter=variants.merged, step=step, keep=self._keep)
+        cutter = RowCutter(self.setting.model.towers, self.chains["language"], self.plans["language"])
+        stack = Stack(enter=variants.merged, step=cutter.step, keep=self._keep)
         for some in walk(self.language_paths, stack, batch=batch):
-            for place, node in some:
-                yield self._found(place, variants, node)
+            yield [self._found(place, variants, node) for place, node in some]
             variants.let_go(self.variant[some[-1][0]])
 
     def _keep(self, depth: int, state: Tensor) -> Tensor | None:
@@ -163,9 +159,12 @@ class _Variants:
         fed = [layer + 1 for layer in replay.setting.fed] if wanted.language else []
         self.depths = sorted({*fed, *wanted.vision_layers})
         chain = replay.chains["vision"]
+        cutter = RowCutter(replay.setting.model.towers, chain, replay.plans["vision"])
         stack = Stack(
             enter=lambda root: chain.root,
-            step=_step(replay.setting.model.towers, chain, replay.plans["vision"], replay.leader),
+            step=lambda layer, states, places: cutter.step(
+                layer, states, [replay.leader[one] for one in places]
+            ),
             keep=lambda depth, state: state.clone() if depth in self.depths else None,
         )
         self.batches = walk(replay.vision_paths, stack, batch=batch)
@@ -193,19 +192,3 @@ class _Variants:
         """The vision states that were asked for."""
         wanted = sorted(set(self.replay.wanted.vision_layers))
         return tuple(self.at(variant)[depth] for depth in wanted) if wanted else ()
-
-
-def _step(
-    towers: Towers, chain: Chain, plan: Plan, leaders: Sequence[int] | None = None
-) -> Callable[[int, Tensor, Sequence[int]], Tensor]:
-    """One block on rows, each with the cuts of a condition that runs through it."""
-
-    def step(layer: int, states: Tensor, places: Sequence[int]) -> Tensor:
-        chosen = places if leaders is None else [leaders[place] for place in places]
-        rows = [plan.cuts[place][layer] for place in chosen]
-        if not any(rows):
-            return chain.step(layer, states)
-        with cutting(towers, rows):
-            return chain.step(layer, states)
-
-    return step

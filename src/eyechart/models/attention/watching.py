@@ -57,7 +57,8 @@ def watch(
     """Run the model once with its cuts and see what they do to each call of a tower.
 
     Raises:
-        NeverFired: edges were cut that nobody asked for, or the mechanism is wrong about which edges the model has.
+        NeverFired: edges were cut that nobody asked for, the mechanism is wrong about which edges the model has, or the
+            blocks run in another order than they are counted in.
         NoEdges, UserError, Incapable: as `cutting`.
     """
     watcher = _Watcher(cuts, name)
@@ -68,6 +69,8 @@ def watch(
         taking_calls(sites, watcher.before),
     ):
         run()
+    if list(watcher.passed) != sorted(watcher.passed):
+        raise NeverFired(f"{name}: the blocks of the {tower} tower run in the order {list(watcher.passed)}")
     return Watched(
         existing={layer: _on_the_diagonal(some) for layer, some in watcher.existing.items()},
         left={layer: _on_the_diagonal(some) for layer, some in watcher.left.items()},
