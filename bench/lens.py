@@ -149,14 +149,14 @@ def _same(found: dict[str, Ranks], name: str) -> str:
 
 
 def memory(shape: Sequence[int]) -> None:
-    """Peak memory of one process for each contender, less that of one which does nothing."""
-    peaks = {}
-    for arm in ("none", *CONTENDERS):
+    """Peak memory of one process for each contender that does not sort, less that of one which does nothing."""
+    peaks, arms = {}, [arm for arm in CONTENDERS if arm != "sort"]
+    for arm in ("none", *arms):
         command = [sys.executable, __file__, "child", arm, *map(str, shape)]
         peaks[arm] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     logits = Case(*shape).logits_mb
     print(f"states and weights alone: peak {peaks['none']:.0f} MB; full logits are {logits:.0f} MB")
-    for arm in CONTENDERS:
+    for arm in arms:
         more = peaks[arm] - peaks["none"]
         print(f"  {arm:9}{more:7.0f} MB more, 1/{logits / max(more, 1):.1f} of full logits")
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eyechart.core.stats import cluster_bootstrap, cluster_mean, cluster_ratios, wilson
@@ -134,6 +134,7 @@ def test_what_does_not_fit_is_refused() -> None:
         cluster_ratios(np.ones((2, 1)), np.ones((2, 1)), [1, math.nan], seed=0)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 20), st.floats(0.1, 20))
 def test_a_ratio_knows_no_units(seed: int, first: float, second: float) -> None:
     above, below, groups = made(seed)

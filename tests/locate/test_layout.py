@@ -129,6 +129,7 @@ def test_language_layout_of_a_model_is_what_its_attention_shows(
     assert layout.question[-1] == layout.last
 
 
+@pytest.mark.slow
 def test_attention_of_no_known_kind_is_refused(
     checkpoint_dir, square_picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

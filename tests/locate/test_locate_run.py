@@ -12,7 +12,7 @@ from eyechart.locate import run_parts
 from eyechart.locate.config import STAGES, LocateConfig, command_of, given
 from eyechart.locate.lines import lines_of
 from eyechart.locate.run import locate, plan
-from part_makers import index_folder
+from part_makers import box, index_folder
 
 
 def config(model="zoo:llava-biased", **more):
@@ -122,7 +122,9 @@ def test_the_run_is_told_in_lines_with_intervals(whole):
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 def test_other_models_and_masks(checkpoint_dir, tmp_path, name):
     """Random weights and index masks: everything runs, and nothing is found."""
-    folder = index_folder(tmp_path / "masks", pictures=2, size=(96, 96))
+    masks = {str(number): box(10, 10, 60, 60, 96, 96) * 1 + box(60, 60, 90, 90, 96, 96) * 2 for number in range(2)}
+    labels = {"1": ["cat", "head"], "2": ["cat", "tail"]}
+    folder = index_folder(tmp_path / "marked", masks, labels)
     chosen = LocateConfig(
         model=str(checkpoint_dir(name)),
         parts=str(folder),

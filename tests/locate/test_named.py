@@ -12,6 +12,7 @@ from eyechart.locate.edge_names import NAMES, Choices
 from eyechart.locate.layout import LanguageLayout, Layout, VisionLayout
 from eyechart.locate.named import named_edges, refuse_blind
 from eyechart.locate.named_layers import Usable, named_layers, usable_layers
+from eyechart.locate.random_edges import random_like
 
 VISION = VisionLayout(length=6, patches=(1, 2, 3, 4), special=(0, 5))
 LANGUAGE = LanguageLayout(length=9, before=(0, 1), image=(2, 3, 5, 6), between=(4,), question=(7, 8))
@@ -242,6 +243,17 @@ def test_a_control_is_drawn_wherever_there_is_one() -> None:
         except UserError:
             drawn = False
         assert drawn == possible, part
+
+
+def test_the_largest_count_is_placed_first() -> None:
+    """One query could lose one edge or three, the other one only: whichever is drawn, both counts find a place."""
+    edges = np.zeros((4, 4), dtype=bool)
+    edges[0, 1] = edges[1, 0] = edges[1, 2] = edges[1, 3] = True
+    pool = np.zeros((4, 4), dtype=bool)
+    pool[2, 0] = pool[3, 0] = pool[3, 1] = pool[3, 2] = True
+    for seed in range(20):
+        found = random_like(edges, pool, match="other queries", seed=seed)
+        assert found.sum(axis=1).tolist() == [0, 0, 1, 3]
 
 
 def test_seeds_differ_and_repeat() -> None:

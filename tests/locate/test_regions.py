@@ -117,6 +117,30 @@ def test_connected_regions_reach_everywhere_and_differ():
     assert all((a == b).all() for a, b in zip(found, again, strict=True))
 
 
+def test_every_place_beside_a_growing_region_is_as_likely_to_be_taken():
+    """Against all ways of growing, written out: a place is no likelier for having two neighbours in the region."""
+    neighbours = {0: (1, 2, 4), 1: (0, 2, 3), 2: (0, 1), 3: (1,), 4: (0, 5), 5: (4, 6), 6: (5,)}
+    free = {0, 1, 2, 3}
+
+    def ways(region, chance):
+        if len(region) == 3:
+            yield region, chance
+            return
+        beside = sorted({other for one in region for other in neighbours[one]} & free - region)
+        for one in beside:
+            yield from ways(region | {one}, chance / len(beside))
+
+    wanted: Counter = Counter()
+    for start in free:
+        for region, chance in ways(frozenset({start}), 1 / 4):
+            wanted[region] += chance
+    found = connected_regions([4, 5, 6], neighbours, np.random.default_rng(0), regions=6000)
+    counts = Counter(frozenset(region.tolist()) for region in found)
+    assert set(counts) == set(wanted)
+    for region, chance in wanted.items():
+        assert abs(counts[region] / 6000 - chance) < 0.025
+
+
 def test_a_region_too_large_to_fit_is_not_given():
     neighbours = grid_neighbours(3, 3)
     row = [3, 4, 5]

@@ -385,6 +385,27 @@ def test_the_model_is_as_it_was_whenever_a_reading_is_handed_over(ready):
     one.vlm.model.eval()
 
 
+def test_a_batch_is_as_large_as_memory_allows(ready):
+    one = ready("llava")
+    conditions = [Condition(name=str(at), cuts=(some_cut(one, "language", [0], at),)) for at in range(6)]
+
+    def rows(**what: Any) -> int:
+        seen: list[int] = []
+        mlp = one.vlm.towers.language_blocks[-1].mlp
+        handle = mlp.register_forward_hook(lambda m, a, o: seen.append(len(a[0])))
+        list(sweep(one.vlm, PROMPT, conditions, ways=one.ways, **what))
+        handle.remove()
+        assert sum(seen) == 6
+        return max(seen)
+
+    assert rows() == 6
+    assert rows(memory=1) == 1
+    assert rows(memory=1, batch=4) == 4
+    many = [rows(memory=size) for size in (100_000, 300_000, 1_000_000)]
+    assert many == sorted(many)
+    assert many[0] < many[-1]
+
+
 # ------------------------------------------------------------------------------------------ the proof
 
 
@@ -396,6 +417,18 @@ def test_the_fed_block_is_found_and_the_dead_ones_too(ready):
     assert one.ways.truncates
     assert ready("paligemma").ways.fed == (len(ready("paligemma").vlm.towers.vision_blocks) - 1,)
     assert not ready("paligemma").ways.truncates  # its prompt looks both ways
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_the_bits_are_no_reason_for_whole_passes(checkpoint_dir, dtype):
+    vlm = load_vlm(str(checkpoint_dir("llava")), dtype=dtype)
+    ways = prove_replay(vlm, PROMPT)
+    assert ways.replays, ways.note
+    one = Ready(vlm, ways, whole(vlm, Condition(name="intact")))
+    for read in sweep(vlm, PROMPT, two_by_two(one), positions="all", ways=ways, batch=1, logits=True):
+        assert read.states.dtype == vlm.model.dtype
+        assert torch.equal(read.states, torch.stack(whole(vlm, read.condition).language))
 
 
 def test_packed_patches_go_one_condition_at_a_time(ready):

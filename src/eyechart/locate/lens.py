@@ -130,7 +130,9 @@ def lens_ranks(
         for rows, logits in _logits(flat, done, lens, held):
             scores = _scores(logits, labels)
             if scores.isnan().any():
-                raise UserError("the states give logits that are no numbers (NaN); read the model in a wider format")
+                raise UserError(
+                    "the states give logits that are no numbers (NaN); read the model in a wider format"
+                )
             ranks[rows] = _ranked(logits, scores, labels, ties).cpu()
             if told is not None:
                 told[rows] = (scores - _log_sum(logits)[:, None]).cpu()

@@ -3,8 +3,8 @@
 Over a run of consecutive cut blocks, from the input of the first to the output of the last, positions that no chain of
 edges links must not know of each other: when the one changes, the other stays the same bit for bit. Blocks after the run
 are left out on purpose. An intact block behind the cut ones (the unused last block of a vision tower, say) links everything to
-everything, and a test at the tower's end would ask for no zero at all. Where the chains through a whole run link everything, its
-first block is tested alone.
+everything, and a test at the tower's end would ask for no zero at all. Where the chains through a whole run link everything, the
+first of its blocks that promises a zero is tested alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,35 +59,36 @@ def prove_sealed(
     blocks = towers.vision_blocks if tower == "vision" else towers.language_blocks
     found = []
     for layers in _runs(existing, left):
-        for some in (layers, layers[:1]):
-            depended, depends = (_reach([edges[layer] for layer in some]) for edges in (existing, left))
-            freed = depended & ~depends
-            if freed.any():
-                break
-        else:
+        promise = _promise(layers, existing, left)
+        if promise is None:
             found.append(Sealed(shielded=0, sources=0, leak=0.0))
             continue
-        sources = ~depends[int(freed.sum(dim=1).argmax())]
-        shielded = ~depends[:, sources].any(dim=1)
+        some, sources, shielded = promise
         ends = []
         for noise in (0.0, 1.0):
-            with (
-                cutting(towers, [list(cuts)]),
-                _disturbed(blocks[some[0]], sources, noise),
-                _read(blocks[some[-1]]) as end,
-            ):
+            disturbed, read = _disturbed(blocks[some[0]], sources, noise), _read(blocks[some[-1]])
+            with cutting(towers, [list(cuts)]), disturbed, read as end:
                 run()
             ends.append(torch.cat(end))
-        found.append(
-            _compared(
-                ends[0],
-                ends[1],
-                sources,
-                shielded,
-                f"{name}: the {tower} tower's blocks {some[0]} to {some[-1]}",
-            )
-        )
+        where = f"{name}: the {tower} tower's blocks {some[0]} to {some[-1]}"
+        found.append(_compared(ends[0], ends[1], sources, shielded, where))
     return found
+
+
+def _promise(
+    layers: Sequence[int], existing: Mapping[int, _Edges], left: Mapping[int, _Edges]
+) -> tuple[Sequence[int], Bool[Tensor, " token"], Bool[Tensor, " token"]] | None:
+    """Blocks, the sources that the position most cut off has lost over them, and all positions that have lost those.
+
+    All of the layers, or the first of them that promises a zero by itself; None where none does.
+    """
+    for some in (layers, *([layer] for layer in layers)):
+        depended, depends = (_reach([edges[layer] for layer in some]) for edges in (existing, left))
+        freed = depended & ~depends
+        if freed.any():
+            sources = ~depends[int(freed.sum(dim=1).argmax())]
+            return some, sources, ~depends[:, sources].any(dim=1)
+    return None
 
 
 def _runs(existing: Mapping[int, _Edges], left: Mapping[int, _Edges]) -> list[list[int]]:

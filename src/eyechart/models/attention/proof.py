@@ -127,34 +127,18 @@ def _prove_tower(
     seen = watch(towers, tower, run, cuts, name)
     with cutting(towers, [cuts]) as applied:
         states = _states(towers, run)
-    edges, layers = (
-        sum(applied.edges.values()),
-        tuple(sorted({layer for cut in cuts for layer in cut.layers})),
-    )
+    edges, layers = sum(applied.edges.values()), sorted({layer for cut in cuts for layer in cut.layers})
     change = _change(plain[tower][-1], states[tower][-1])
+    what = f"{name}: cutting {edges} edges of the {tower} tower in blocks {layers}"
     if not change > 0:
-        raise NeverFired(f"{name}: cutting {edges} edges of the {tower} tower changes nothing")
+        raise NeverFired(f"{what} changes nothing")
     if not seen.weight_before > 0:  # another kernel's rounding may pass for a change
-        raise NeverFired(
-            f"{name}: the {edges} edges of the {tower} tower carried no weight before they were cut"
-        )
-    if not _same(plain[tower][: layers[0]], states[tower][: layers[0]]):
-        raise NeverFired(
-            f"{name}: states of the {tower} tower change before block {layers[0]}, the first that was cut"
-        )
-    if tower == "vision" and any(plain["language"]) and _same(plain["language"], states["language"]):
-        raise NeverFired(
-            f"{name}: the language model holds the same after cutting {edges} edges in blocks {list(layers)} of the vision tower;"
-            " do they lie behind the block that its features are taken from?"
-        )
-    if seen.weight_after != 0:
-        raise NeverFired(
-            f"{name}: a cut edge of the {tower} tower still carries a weight of {seen.weight_after:.3g}"
-        )
+        raise NeverFired(f"{what} does nothing: they carried no weight before")
+    _check_states(plain, states, tower, layers[0], what)
     sealed = prove_sealed(towers, tower, run, cuts, seen.existing, seen.left, name)
     return TowerProof(
         tower=tower,
-        layers=layers,
+        layers=tuple(layers),
         edges=edges,
         weight_before=seen.weight_before,
         weight_after=seen.weight_after,
@@ -164,6 +148,16 @@ def _prove_tower(
         sources=min((one.sources for one in sealed), default=0),
         leak=max((one.leak for one in sealed), default=0.0),
     )
+
+
+def _check_states(plain: States, states: States, tower: TowerName, first: int, what: str) -> None:
+    if not _same(plain[tower][:first], states[tower][:first]):
+        raise NeverFired(f"{what} changes states before block {first}, the first that was cut")
+    if tower == "vision" and any(plain["language"]) and _same(plain["language"], states["language"]):
+        raise NeverFired(
+            f"{what} changes nothing that the language model holds; do they lie behind the block that its features are"
+            " taken from?"
+        )
 
 
 def _check_places(towers: Towers, tower: TowerName, name: str) -> None:

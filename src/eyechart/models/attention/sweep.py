@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from eyechart.core.errors import UserError
 from eyechart.core.records import Prompt
 from eyechart.models.attention.cuts import Condition
-from eyechart.models.attention.replay import Model
+from eyechart.models.attention.replay import Chain, Model
 from eyechart.models.attention.sweep_proof import Ways, prove_replay, truncated
 from eyechart.models.attention.sweep_run import Found, Passes, Replay, Setting, Wanted
 from eyechart.models.attention.sweep_whole import merged_length, whole_pass
@@ -254,11 +254,25 @@ def _bytes(replay: Replay) -> int:
     size, width = language.root.element_size(), language.root.shape[-1]
     kept = len(wanted.layers) * len(wanted.positions) * width
     kept += (len(replay.setting.fed) + len(wanted.vision_layers)) * vision.root.numel()
+    towers = replay.setting.model.towers
     running = max(
-        chain.tokens * (4 * chain.root.shape[-1] + _widest(chain.blocks[0])) + chain.tokens**2 * 8
+        chain.tokens
+        * (
+            4 * chain.root.shape[-1]
+            + _widest(chain.blocks[0])
+            + chain.root.shape[-2] * _squares(towers, chain)
+        )
         for chain in (language, vision)
     )
     return (kept + running) * size
+
+
+def _squares(towers: Towers, chain: Chain) -> int:
+    """How many numbers attention holds for a pair of tokens: of masks, and under eager the weights of each head, twice."""
+    site = next(iter(towers.self_attentions(chain.tower)), None)
+    eager = site is not None and getattr(site.module, "config", None) is not None
+    eager = eager and site.module.config._attn_implementation == "eager"  # type: ignore[union-attr]
+    return 4 + (2 * (site.heads or 1) if eager and site is not None else 0)
 
 
 def _widest(block: nn.Module) -> int:

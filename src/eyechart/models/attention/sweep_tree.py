@@ -114,18 +114,8 @@ class _Store:
 
 def _run(some: Sequence[Path], store: _Store, stack: Stack, places: Sequence[int]) -> dict[Prefix, Node]:
     """The ends of one batch."""
-    nodes: dict[Prefix, Node] = {}
-    starts: dict[Path, int] = {}
-    for path in some:
-        node = store.take(path)
-        starts[path] = max(store.depths.get(path, 0), 0)
-        prefix = path.upto(starts[path])
-        if node is None and prefix not in nodes:
-            state = stack.enter(path.root)
-            node = Node(state=state, kept=_kept(stack, 0, state, ()))
-            store.offer(prefix, node)
-        if node is not None:
-            nodes[prefix] = node
+    starts = {path: max(store.depths.get(path, 0), 0) for path in some}
+    nodes = _begun(some, starts, store, stack)
     rows: _Rows | None = None
     for layer in range(min(starts.values()), len(some[0].steps)):
         running = {
@@ -134,16 +124,26 @@ def _run(some: Sequence[Path], store: _Store, stack: Stack, places: Sequence[int
             if starts[path] <= layer
         }
         parents = [(root, steps[:-1]) for root, steps in running]
-        rows = _Rows(
-            prefixes=tuple(running),
-            states=stack.step(layer, _gathered(parents, nodes, rows), list(running.values())),
-        )
-        for row, (prefix, parent) in enumerate(zip(running, parents, strict=True)):
-            state = rows.states[row]
-            node = Node(state=state, kept=_kept(stack, layer + 1, state, nodes[parent].kept))
-            store.offer(prefix, node)
-            nodes[prefix] = node
+        states = stack.step(layer, _gathered(parents, nodes, rows), list(running.values()))
+        rows = _Rows(prefixes=tuple(running), states=states)
+        for prefix, parent, state in zip(running, parents, states, strict=True):
+            nodes[prefix] = Node(state=state, kept=_kept(stack, layer + 1, state, nodes[parent].kept))
+            store.offer(prefix, nodes[prefix])
         _forget(nodes, layer + 1, starts)
+    return nodes
+
+
+def _begun(some: Sequence[Path], starts: dict[Path, int], store: _Store, stack: Stack) -> dict[Prefix, Node]:
+    """The states from which the paths of a batch go on: of an earlier batch, or of their roots."""
+    nodes: dict[Prefix, Node] = {}
+    for path in some:
+        node, prefix = store.take(path), path.upto(starts[path])
+        if node is not None:
+            nodes[prefix] = node
+        elif prefix not in nodes:
+            state = stack.enter(path.root)
+            nodes[prefix] = Node(state=state, kept=_kept(stack, 0, state, ()))
+            store.offer(prefix, nodes[prefix])
     return nodes
 
 

@@ -27,8 +27,7 @@ def whole_pass(
     """
     depth = wanted.language_depth(len(towers.language_blocks))
     seen: dict[TowerName, list[list[Tensor]]] = {
-        "vision": [[] for _ in range(len(towers.vision_blocks) + 1)],
-        "language": [[] for _ in range(len(towers.language_blocks) + 1)],
+        tower: [[] for _ in range(len(blocks) + 1)] for tower, blocks in both_towers(towers)
     }
     out: Any = None
     with ExitStack() as stack:
@@ -42,13 +41,11 @@ def whole_pass(
             out = model(**inputs, use_cache=False, return_dict=True)
         except Enough:
             pass
+    states = [seen["language"][layer][0][0] for layer in sorted(set(wanted.layers))]
     chosen = torch.tensor(wanted.positions, dtype=torch.long)
     return Found(
         place=place,
-        layers=tuple(
-            seen["language"][layer][0][0][chosen.to(seen["language"][layer][0].device)]
-            for layer in sorted(set(wanted.layers))
-        ),
+        layers=tuple(one[chosen.to(one.device)] for one in states),
         vision=tuple(_one(seen["vision"][layer]) for layer in sorted(set(wanted.vision_layers))),
         logits=out.logits[0, -1] if wanted.logits else None,
     )

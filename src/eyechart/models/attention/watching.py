@@ -57,7 +57,7 @@ def watch(
     """Run the model once with its cuts and see what they do to each call of a tower.
 
     Raises:
-        NeverFired: edges were cut that nobody asked for, the mechanism is wrong about which edges the model has, or the
+        NeverFired: a cut edge carries weight, edges were cut that nobody asked for, the mechanism is wrong about which edges the model has, or the
             blocks run in another order than they are counted in.
         NoEdges, UserError, Incapable: as `cutting`.
     """
@@ -132,6 +132,10 @@ class _Watcher:
             losing = gone.any(-1)
             self.held.append(float((before * gone).sum(-1)[losing].mean()))
             self.largest = _worse(self.largest, after[gone].abs().max())
+            if self.largest != 0:
+                raise NeverFired(
+                    f"{self.name}: in {call.site.name} a cut edge still carries a weight of {self.largest:.3g}"
+                )
         live = existing.any(-1, keepdim=True)
         if bool((before[live & ~existing] != 0).any()):
             raise NeverFired(
