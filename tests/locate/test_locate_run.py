@@ -122,7 +122,9 @@ def test_the_run_is_told_in_lines_with_intervals(whole):
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 def test_other_models_and_masks(checkpoint_dir, tmp_path, name):
     """Random weights and index masks: everything runs, and nothing is found."""
-    masks = {str(number): box(10, 10, 60, 60, 96, 96) * 1 + box(60, 60, 90, 90, 96, 96) * 2 for number in range(2)}
+    masks = {
+        str(number): box(10, 10, 60, 60, 96, 96) * 1 + box(60, 60, 90, 90, 96, 96) * 2 for number in range(2)
+    }
     labels = {"1": ["cat", "head"], "2": ["cat", "tail"]}
     folder = index_folder(tmp_path / "marked", masks, labels)
     chosen = LocateConfig(

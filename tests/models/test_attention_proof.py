@@ -432,7 +432,7 @@ def brute_force(edges: Tensor, layers: list[int]) -> tuple[int, int]:
             seen |= {key for holder in seen for key in range(TOKENS) if not edges[holder, key]}
         found.append(set(range(TOKENS)) - seen)
     most = max(found, key=len)
-    return sum(most <= one for one in found), len(most)
+    return (sum(most <= one for one in found), len(most)) if most else (0, 0)
 
 
 @settings(max_examples=20, deadline=None)

@@ -241,26 +241,22 @@ def test_a_prompt_with_two_pictures(ready):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_conditions_in_any_batches(ready, data):
     one = ready("llava")
     layers = {"vision": 2, "language": 3}  # the vision tower's third block is dead
 
-    def cut(tower: str) -> st.SearchStrategy[Cut]:
-        chosen = st.sets(st.integers(0, layers[tower] - 1), min_size=1)
+    def cut(tower: str) -> st.SearchStrategy[tuple[Any, ...]]:
+        chosen = st.sets(st.integers(0, layers[tower] - 1), min_size=1).map(sorted)
         heads = st.none() | st.sets(st.integers(0, 1), min_size=1).map(tuple)
-        return st.builds(
-            lambda where, seed, which: some_cut(one, tower, sorted(where), seed, which),
-            chosen,
-            st.integers(0, 2),
-            heads,
-        )
+        return st.tuples(st.just(tower), chosen, st.integers(0, 2), heads)
 
     some = st.lists(cut("vision") | cut("language"), max_size=3)
+    drawn = data.draw(st.lists(some, min_size=1, max_size=5))
     conditions = [
-        Condition(name=str(number), cuts=tuple(cuts))
-        for number, cuts in enumerate(data.draw(st.lists(some, min_size=1, max_size=5)))
+        Condition(name=str(number), cuts=tuple(some_cut(one, *what) for what in cuts))
+        for number, cuts in enumerate(drawn)
     ]
     batch = data.draw(st.integers(1, 5))
     passes = layer_passes(one.vlm, PROMPT, conditions, ways=one.ways)
@@ -346,6 +342,18 @@ def test_nothing_after_the_last_position_read_is_run(ready, logits):
     handle.remove()
     assert lengths == {one.length if logits else max(one.vlm.image_positions(PROMPT)) + 1}
     assert max(one.vlm.image_positions(PROMPT)) + 1 < one.length
+
+
+def test_a_position_behind_the_image_is_the_last_that_is_run(ready):
+    one = ready("llava")
+    lengths = set()
+    block = one.vlm.towers.language_blocks[0]
+    handle = block.mlp.register_forward_hook(lambda m, a, o: lengths.add(a[0].shape[1]))
+    reads = list(sweep(one.vlm, PROMPT, two_by_two(one), positions=[-3, 1], ways=one.ways))
+    handle.remove()
+    assert lengths == {one.length - 2}
+    for read in reads:
+        close(read.states, torch.stack(whole(one.vlm, read.condition).language)[:, [-3, 1]])
 
 
 def test_the_unembedding_runs_only_for_logits(ready):

@@ -46,12 +46,16 @@ PartsImages = Annotated[
     str | None, typer.Option(help="The folder of the pictures, where they do not lie beside the masks.")
 ]
 PartsWords = Annotated[
-    str, typer.Option(help="In Pascal-Part and PASCAL Panoptic Parts: folded (leg), full (left front leg), code (lfleg).")
+    str,
+    typer.Option(
+        help="In Pascal-Part and PASCAL Panoptic Parts: folded (leg), full (left front leg), code (lfleg)."
+    ),
 ]
 PartsLabels = Annotated[str | None, typer.Option(help="The table of an index layout.")]
 PartsObject = Annotated[str | None, typer.Option(help="The object that plain labels are parts of.")]
 PartsCategories = Annotated[
-    str, typer.Option(help="Where a COCO-style file says object and part: auto, name, supercategory or whole.")
+    str,
+    typer.Option(help="Where a COCO-style file says object and part: auto, name, supercategory or whole."),
 ]
 Pictures = Annotated[int, typer.Option(help="At most so many pictures with parts.")]
 On = Annotated[

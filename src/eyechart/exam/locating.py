@@ -12,7 +12,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +22,13 @@ from eyechart.core.files import JsonLines
 from eyechart.core.records import Benchmark, Capability, Graded, Item, Outcome, Prompt
 from eyechart.core.runs import RunFolder
 from eyechart.exam.stage import Stage
-from eyechart.locate.probes import PatternStages, pattern_stages, read_pattern
+from eyechart.locate.config import LocateConfig
+from eyechart.locate.probes import PatternStages, ReadingKind, pattern_stages, read_pattern
 from eyechart.locate.stages import StageLayers, StageReader
 from eyechart.locate.verdict import Answers, PatternVerdict, Rule, decide
 from eyechart.models.servers import Server
 from eyechart.models.vlms import VLM
-from eyechart.score import PairOutcome
+from eyechart.score import PairOutcome, summarise
 from eyechart.score.answers import ask_here
 from eyechart.score.benchmarks import load_benchmark
 from eyechart.score.opening import WORLD, Progress
@@ -38,14 +40,17 @@ from eyechart.world.sets_twins import TwinPlan, render_twins, twin_labels
 from eyechart.world.sets_version import fingerprint, fingerprint_of_words
 
 TWINS = 32
-"""Pairs of twins of each pattern. With 32, what is read of six pairs in ten stands clear of its control after Holm over all tests
-(twins' controls lie near one in ten); a probe's time grows with the square of this."""
+"""Pairs of twins of each pattern: few, for a probe's time grows with the square of this, and an exam is to take minutes. `eyechart
+locate` takes more."""
 
 LEAST_TWINS = 5
 """Pairs that a label of the world's twins must be in; `choose_twins` sees to more."""
 
 REPEATS = 1
 """Seeds of splits and of controls that are averaged."""
+
+DEFAULT = Variant()
+"""How pairs are put where nobody chose."""
 
 READ, ANSWERED = "located/readings.jsonl", "located/answers.jsonl"
 
@@ -61,6 +66,31 @@ LOCATED, LOCATED_SCHEMA = (
 )
 """Of each pair and stage the share of repeats in which it was read, and in which its control was; the stage `answer` is whether the
 model answered the pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is read and asked about, and how."""
+
+    on: str
+    benchmark: Benchmark | None
+    """None on the world, whose twins are rendered."""
+
+    bundled: Path
+    each: int
+    """Of the world: pairs of twins of each pattern."""
+
+    scene_seed: int
+    size: int
+    template: str
+    ask: Literal["generate", "options"]
+    max_new_tokens: int
+    reading: ReadingKind
+    every_layer: bool
+    """Whether all layers of both towers are read, or a few at even steps."""
+
+    batch: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,29 +130,89 @@ def locate(
     """
     if not stage.config.locate:
         return None
-    if why := _why_not(stage):
+    if why := why_no_probes(stage.vlm):
         return {"missing": why}
     assert isinstance(stage.vlm, VLM)
-    made = _twins(stage, progress) if stage.config.on == WORLD else _own(stage)
+    config = stage.config
+    wanted = Wanted(
+        on=config.on,
+        benchmark=None if config.on == WORLD else stage.benchmark,
+        bundled=stage.bundled,
+        each=TWINS if config.limit is None else min(TWINS, -(-config.limit // len(PATTERNS))),
+        scene_seed=config.scene_seed,
+        size=config.size,
+        template=config.template,
+        ask=config.asking,
+        max_new_tokens=config.max_new_tokens,
+        reading="flat",
+        every_layer=False,
+        batch=batch,
+        seed=config.seed,
+    )
+    return verdicts_of(stage.vlm, wanted, run, pairs, progress)
+
+
+def verdicts_of(
+    vlm: VLM, wanted: Wanted, run: RunFolder, pairs: Sequence[PairOutcome], progress: Progress
+) -> dict[str, Any]:
+    """Read a model's stages, ask about what was read, and decide; the table is written here.
+
+    Args:
+        vlm: with hidden states, and a language model that reads its prompt and answers itself.
+        wanted: what is read.
+        run: the folder it is written to.
+        pairs: on a benchmark, how the model did on its pairs.
+        progress: told how far it is.
+    """
+    made = _twins(wanted, progress) if wanted.benchmark is None else _own(wanted, wanted.benchmark)
     rule = Rule()
     notes: list[str] = []
-    read = _read(stage.vlm, made, run, notes, batch=batch, seed=stage.config.seed, progress=progress)
+    read = _read(vlm, wanted, made, run, notes, progress)
     right = {pair.pair_id: pair.right for pair in pairs}
-    if stage.config.on == WORLD:
-        right = _ask(stage, stage.vlm, made, read, run, batch, progress)
+    if wanted.benchmark is None:
+        right = _ask(vlm, wanted, made, read, run, progress)
     answers = {
         one.pattern: Answers(
             right={pair: right[pair] for pair in one.pair_ids}, chance=made.chance[one.pattern]
         )
         for one in read
     }
-    verdicts = decide(read, answers, rule=rule, seed=stage.config.seed)
+    verdicts = decide(read, answers, rule=rule, seed=wanted.seed)
     run.write_table(LOCATED, _rows(read, answers), LOCATED_SCHEMA)
     return _block(read, verdicts, rule, made, notes)
 
 
-def _why_not(stage: Stage) -> str | None:
-    vlm = stage.vlm
+def probe_patterns(
+    config: LocateConfig, vlm: VLM, run: RunFolder, bundled: Path, progress: Progress
+) -> dict[str, Any]:
+    """The stage `probes` of `eyechart locate`: as in an exam, with every layer read."""
+    if why := why_no_probes(vlm):
+        return {"missing": why}
+    benchmark = None if config.on == WORLD else load_benchmark(config.on, limit=config.limit, images=bundled)
+    wanted = Wanted(
+        on=config.on,
+        benchmark=benchmark,
+        bundled=bundled,
+        each=config.pairs,
+        scene_seed=config.scene_seed,
+        size=config.size,
+        template=DEFAULT.template,
+        ask="generate" if Capability.GENERATE in vlm.capabilities and vlm.trained else "options",
+        max_new_tokens=16,
+        reading=config.probe,
+        every_layer=True,
+        batch=8 if config.batch_size == "auto" else config.batch_size,
+        seed=config.seed,
+    )
+    pairs: Sequence[PairOutcome] = ()
+    if benchmark is not None:
+        graded = _asked(vlm, wanted, put(benchmark, DEFAULT), run, progress, "asking")
+        pairs = summarise(benchmark.items, graded, seed=config.seed).pairs
+    return verdicts_of(vlm, wanted, run, pairs, progress)
+
+
+def why_no_probes(vlm: VLM | Server) -> str | None:
+    """Why a model's stages cannot be read; None where they can."""
     if isinstance(vlm, Server):
         return f"{vlm.id} is a server, which gives replies and none of the states that probes read"
     if Capability.HIDDEN_STATES not in vlm.capabilities:
@@ -132,10 +222,9 @@ def _why_not(stage: Stage) -> str | None:
     return None
 
 
-def _twins(stage: Stage, progress: Progress) -> _Material:
-    """Twins of the test split; with a limit no more than its share, and none where that is too few to read."""
-    config = stage.config
-    each = TWINS if config.limit is None else min(TWINS, -(-config.limit // len(PATTERNS)))
+def _twins(wanted: Wanted, progress: Progress) -> _Material:
+    """Twins of the test split, and none where they are too few to read."""
+    each = wanted.each
     if each < Rule().least:
         none = tuple(
             Covered(pattern=name, in_set=each, items=(), words=(), groups=()) for name in sorted(PATTERNS)
@@ -143,14 +232,14 @@ def _twins(stage: Stage, progress: Progress) -> _Material:
         return _Material(
             patterns=none, asked={}, words=_twins_words(each), chance=dict.fromkeys(PATTERNS, 0.25)
         )
-    plan = TwinPlan(pairs=each, seed=config.scene_seed, patterns=PATTERNS)
-    known = json.dumps([asdict(plan), config.size, fingerprint(), fingerprint_of_words()], sort_keys=True)
+    plan = TwinPlan(pairs=each, seed=wanted.scene_seed, patterns=PATTERNS)
+    known = json.dumps([asdict(plan), wanted.size, fingerprint(), fingerprint_of_words()], sort_keys=True)
     digest = hashlib.sha256(known.encode()).hexdigest()[:6]
-    folder = stage.bundled / f"twins-seed{plan.seed}-{config.size}px-{each}each-{digest}"
-    render_twins(folder, plan, size=config.size, progress=progress)
+    folder = wanted.bundled / f"twins-seed{plan.seed}-{wanted.size}px-{each}each-{digest}"
+    render_twins(folder, plan, size=wanted.size, progress=progress)
     benchmark = load_benchmark(folder, name="twins")
     found = covered(benchmark.items, labels=twin_labels(folder), least=LEAST_TWINS)
-    return _material(stage, benchmark, found, _twins_words(each))
+    return _material(wanted, benchmark, found, _twins_words(each))
 
 
 def _twins_words(each: int) -> str:
@@ -160,14 +249,13 @@ def _twins_words(each: int) -> str:
     )
 
 
-def _own(stage: Stage) -> _Material:
-    benchmark = stage.benchmark
+def _own(wanted: Wanted, benchmark: Benchmark) -> _Material:
     words = f"the benchmark's own pairs, those with a label that at least {LEAST} pairs share"
-    return _material(stage, benchmark, covered(benchmark.items), words)
+    return _material(wanted, benchmark, covered(benchmark.items), words)
 
 
-def _material(stage: Stage, benchmark: Benchmark, found: Sequence[Covered], words: str) -> _Material:
-    asked = {one.item.id: one for one in put(benchmark, Variant(template=stage.config.template))}
+def _material(wanted: Wanted, benchmark: Benchmark, found: Sequence[Covered], words: str) -> _Material:
+    asked = {one.item.id: one for one in put(benchmark, Variant(template=wanted.template))}
     chance: dict[str, float] = {}
     for one in found:
         two_by_two = zip(one.items[::2], one.items[1::2], strict=True)
@@ -177,29 +265,25 @@ def _material(stage: Stage, benchmark: Benchmark, found: Sequence[Covered], word
 
 
 def _read(
-    vlm: VLM,
-    made: _Material,
-    run: RunFolder,
-    notes: list[str],
-    *,
-    batch: int,
-    seed: int,
-    progress: Progress,
+    vlm: VLM, wanted: Wanted, made: _Material, run: RunFolder, notes: list[str], progress: Progress
 ) -> list[PatternStages]:
     """Patterns that are not on the disk are read, each written before the next."""
     log = run.jsonl(READ, key="pattern")
+    seed = wanted.seed
     chosen = [sample(one, MOST, seed) for one in made.patterns]
 
     def prompt(item: Item) -> Prompt:
         return made.asked[item.id].prompt()
 
-    layers = StageLayers.few(vlm.towers, image=1)
-    reader = StageReader(vlm=vlm, put=prompt, layers=layers, batch=batch, notes=notes)
+    layers = StageLayers.all_of(vlm.towers) if wanted.every_layer else StageLayers.few(vlm.towers, image=1)
+    reader = StageReader(vlm=vlm, put=prompt, layers=layers, batch=wanted.batch, notes=notes)
     for number, one in enumerate(chosen):
         progress("reading stages", number, len(chosen))
         if one.pattern not in log:
             held = reader(one.items) if one.items else {}
-            log.append(_line(read_pattern(one, held, repeats=REPEATS, seed=seed), notes))
+            log.append(
+                _line(read_pattern(one, held, reading=wanted.reading, repeats=REPEATS, seed=seed), notes)
+            )
     progress("reading stages", len(chosen), len(chosen))
     return _from_log(log, chosen, notes, seed)
 
@@ -227,29 +311,34 @@ def _from_log(log: JsonLines, chosen: Sequence[Covered], notes: list[str], seed:
 
 
 def _ask(
-    stage: Stage,
     vlm: VLM,
+    wanted: Wanted,
     made: _Material,
     read: Sequence[PatternStages],
     run: RunFolder,
-    batch: int,
     progress: Progress,
 ) -> dict[str, bool]:
     """Whether the model answers both items of each pair that was read."""
-    wanted = {pair for one in read for pair in one.pair_ids}
-    asked = [one for one in made.asked.values() if one.item.pair_id in wanted]
-    log = run.jsonl(ANSWERED, key="doc_id")
-    config = stage.config
-    graded: list[Graded] = []
-    if asked:
-        graded = ask_here(
-            vlm, asked, log, ask=config.asking, max_new_tokens=config.max_new_tokens, batch=batch,
-            progress=progress, stage="asking about twins",
-        )  # fmt: skip
-    right = dict.fromkeys(sorted(wanted), True)
+    needed = {pair for one in read for pair in one.pair_ids}
+    asked = [one for one in made.asked.values() if one.item.pair_id in needed]
+    graded = _asked(vlm, wanted, asked, run, progress, "asking about twins")
+    right = dict.fromkeys(sorted(needed), True)
     for one, answer in zip(asked, graded, strict=True):
         right[one.item.pair_id] &= answer.outcome is Outcome.RIGHT
     return right
+
+
+def _asked(
+    vlm: VLM, wanted: Wanted, asked: Sequence[Asked], run: RunFolder, progress: Progress, stage: str
+) -> list[Graded]:
+    """The replies to all that is asked, those of an earlier start taken from the log."""
+    log = run.jsonl(ANSWERED, key="doc_id")
+    if not asked:
+        return []
+    return ask_here(
+        vlm, asked, log, ask=wanted.ask, max_new_tokens=wanted.max_new_tokens, batch=wanted.batch,
+        progress=progress, stage=stage,
+    )  # fmt: skip
 
 
 def _rows(read: Sequence[PatternStages], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:

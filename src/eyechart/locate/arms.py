@@ -15,8 +15,9 @@ from numpy import ndarray
 
 from eyechart.core.errors import NoEdges, unknown
 from eyechart.locate.doses import SHARES, Order, edge_doses, layer_doses
+from eyechart.locate.edge_names import DEFAULT, Choices
 from eyechart.locate.layout import LanguageLayout, Layout, VisionLayout
-from eyechart.locate.named import DEFAULT, Choices, EdgeSet, named_edges
+from eyechart.locate.named import EdgeSet, named_edges
 from eyechart.locate.named_layers import LayerSet, Usable, named_layers
 from eyechart.models.attention import Condition
 
@@ -144,7 +145,8 @@ def doses_of(
                         main,
                         name=f"{name}: {dose.share:.3f}",
                         cells=(cell,),
-                        **{f"{tower}_layers": dose.layers},
+                        vision_layers=dose.layers if tower == "vision" else main.vision_layers,
+                        language_layers=dose.layers if tower == "language" else main.language_layers,
                     )
                     for dose in layers
                 ),

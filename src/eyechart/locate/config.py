@@ -10,10 +10,10 @@ from typing import Any, Literal
 from eyechart.core.config import to_dict
 from eyechart.core.errors import UserError, unknown
 from eyechart.locate.arms import CONTROLS
+from eyechart.locate.edge_names import Choices
 from eyechart.locate.identify import REGIONS, THRESHOLD, Settings
 from eyechart.locate.labels import LabelRule
 from eyechart.locate.lens import Ties
-from eyechart.locate.named import Choices
 from eyechart.locate.part_names import Words
 from eyechart.locate.parts_polygons import Categories
 from eyechart.locate.probes import ReadingKind

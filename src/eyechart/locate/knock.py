@@ -25,6 +25,7 @@ from eyechart.locate.arms import (
     conditions_of,
     positions_in,
 )
+from eyechart.locate.edge_names import DEFAULT, Choices
 from eyechart.locate.identify import (
     MaskedPart,
     NotRanked,
@@ -36,7 +37,6 @@ from eyechart.locate.identify import (
 )
 from eyechart.locate.labels import Label
 from eyechart.locate.lens import Lens, lens_ranks
-from eyechart.locate.named import DEFAULT, Choices
 from eyechart.models.attention import Condition
 
 Rivals = Mapping[tuple[str, str], str]
@@ -162,7 +162,7 @@ def _words(
     planned: Sequence[Planned], labels: Mapping[str, Label], rivals: Rivals
 ) -> list[tuple[Label, ...]]:
     """Of each part its own name, and its rival's where it has one."""
-    named = ((one.part.part, rivals.get((one.part.object, one.part.part))) for one in planned)
+    named = ((one.part.part, rivals.get((one.part.object, one.part.part), "")) for one in planned)
     return [tuple(labels[name] for name in names if name in labels) for names in named]
 
 

@@ -112,8 +112,8 @@ def _ratio(one: Mapping[str, Any] | None) -> str:
 
 def _probes(block: Mapping[str, Any]) -> Iterator[str]:
     yield "where each pattern is lost (probes along the model, and its answers):"
-    if "why" in block:
-        yield f"  {block['why']}"
+    if block["missing"]:
+        yield f"  {block['missing']}"
         return
-    for one in block["verdicts"]:
+    for one in block["patterns"]:
         yield f"  {one['pattern']:<14} {one['verdict']:<22} {one['reason']}"

@@ -100,7 +100,8 @@ class _Held:
     """The model, named first and loaded when it is needed."""
 
     def __init__(self, config: LocateConfig) -> None:
-        self.config, self._loaded = config, None
+        self.config = config
+        self._loaded: VLM | None = None
         known = fingerprint(parse_source(config.model, revision=config.revision))
         if not (known.sha256 or known.revision):
             self.identity: dict[str, Any] = {

@@ -191,7 +191,8 @@ class PartStages:
         )
 
     def _proved(self, image: PartImage, cells: dict[Any, Condition]) -> list[dict[str, Any]]:
-        run, proofs, proved = one_pass(self.vlm, self.prompt(image)), [], set()
+        run, proofs = one_pass(self.vlm, self.prompt(image)), []
+        proved: set[tuple[str, str, tuple[int, ...]]] = set()
         for cell, condition in cells.items():
             cuts = {(cut.tower, cut.name, cut.layers) for cut in condition.cuts}
             if cuts <= proved:  # a cut in both towers is made of cuts that were proved
