@@ -464,6 +464,18 @@ def test_a_replay_that_is_not_the_model_is_not_used(ready, monkeypatch, tower, a
         assert "a whole pass for each condition" in ways.note
 
 
+def test_alone_the_arithmetic_has_to_be_the_same(ready, monkeypatch):
+    """What would pass for another order of sums in a batch does not pass for one condition over the whole prompt."""
+    one = ready("llava")
+    step = replay.Chain.step
+    monkeypatch.setattr(
+        replay.Chain, "step", lambda self, layer, states: step(self, layer, states) * (1 + 5e-6)
+    )
+    ways = prove_replay(one.vlm, PROMPT)
+    assert not ways.replays
+    assert "replayed one by one" in ways.note
+
+
 def test_a_prompt_is_not_cut_short_where_that_changes_states(ready, monkeypatch):
     one = ready("llava")
     monkeypatch.setattr(
