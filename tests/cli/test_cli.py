@@ -20,6 +20,13 @@ FROZEN = {
         "revision", "scene_seed", "seed", "size", "template", "trust_remote_code",
     },
     "compare": {"common", "every", "fresh", "json", "out", "quiet", "runs", "seed", "task"},
+    "locate": {
+        "adapter", "attn", "batch_size", "controls", "device", "device_map", "dry_run", "dtype", "fresh", "json", "label",
+        "language_edges", "language_layers", "limit", "model", "on", "only", "out", "pairs", "parts", "parts_categories",
+        "parts_images", "parts_labels", "parts_layout", "parts_object", "parts_words", "pictures", "probe", "quiet",
+        "regions", "revision", "scale", "scene_seed", "seed", "sink", "size", "special_is_rest", "threshold", "ties",
+        "trust_remote_code", "vision_edges", "vision_layers",
+    },
     "mine": {
         "batch_size", "budget", "centred", "classes", "device", "dry_run", "dtype", "engine", "fresh", "image_column",
         "json", "label_column", "limit", "max_reference", "min_alike", "min_semantic", "most_bits", "out", "pairs",

@@ -9,8 +9,11 @@ import pytest
 from eyechart.core.errors import UserError
 from eyechart.exam import ExamConfig, examine
 from eyechart.exam.config import rerun_command
-from eyechart.exam.locating import _why_not
+from eyechart.exam.locating import probe_patterns, why_no_probes
 from eyechart.exam.stage import Stage
+from eyechart.locate.config import LocateConfig
+from eyechart.locate.lines import lines_of
+from eyechart.locate.run import locate
 from server_parts import fake_server
 from small_world import small_world
 
@@ -43,6 +46,15 @@ def test_a_limit_that_leaves_too_few_twins_renders_none(tmp_path):
     assert not list((tmp_path / "bundled").glob("twins*"))
 
 
+def test_locate_reads_every_layer_on_a_benchmarks_own_pairs(checkpoint_dir, tmp_path):
+    on = small_world(tmp_path / "pictures", pairs=3)
+    config = LocateConfig(model=str(checkpoint_dir("llava")), on=str(on), only=("probes",))
+    found = locate(config, probes=probe_patterns, out=tmp_path / "run").results["eyechart"]
+    assert [row["verdict"] for row in found["probes"]["patterns"]] == ["undecided"] * 3
+    assert "where each pattern is lost" in "\n".join(lines_of({"eyechart": found}))
+    assert locate(config, probes=probe_patterns, out=tmp_path / "run").again
+
+
 def test_it_is_left_out_where_nobody_wants_it(checkpoint_dir, tmp_path):
     on = small_world(tmp_path / "pictures", pairs=2)
     config = ExamConfig(
@@ -70,10 +82,10 @@ def test_a_model_without_states_says_why_there_are_none(checkpoint_dir, tmp_path
     stage = Stage(
         ExamConfig(model=str(checkpoint_dir("llava")), on=str(on), reference="none"), tmp_path / "run"
     )
-    assert _why_not(stage) is None
+    assert why_no_probes(stage.vlm) is None
     stage.vlm.__dict__["cannot"] = {"hidden_states": "its image stands beside the sequence"}
     assert (
-        _why_not(stage)
+        why_no_probes(stage.vlm)
         == "the model gives no states that probes could read: its image stands beside the sequence"
     )
 

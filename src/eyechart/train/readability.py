@@ -9,6 +9,7 @@ chance.
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -297,9 +299,16 @@ def _logistic(
         return float(surprise + decay / 2 * np.vdot(weights, weights)), slope.ravel()
 
     options = {"maxiter": 500, "gtol": 1e-5, "ftol": 1e-8}
-    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
+    with _pools().limit(limits=1, user_api="blas"):
+        found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
     weights, bias = found.x.reshape(shape)[:-1], found.x.reshape(shape)[-1]
     return np.asarray(rows @ weights.astype(np.float32) + bias.astype(np.float32))
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The thread pools of BLAS: on problems as small as these a second thread takes more time than it saves."""
+    return ThreadpoolController()
 
 
 class AttentiveProbe(nn.Module):
