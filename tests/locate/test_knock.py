@@ -168,6 +168,15 @@ def test_states_of_another_length_are_refused():
         knocked([part("tail", [5])], lambda condition: torch.zeros(LAYERS, 3, WORDS))
 
 
+def test_a_part_without_room_for_a_region_is_left_out_of_the_lens_2x2_alone():
+    covered = list(range(1, GRID))
+    read, missing = knocked([part("tail", covered)], lambda condition: flat())
+    assert read[0].readings[WHOLE].control is None
+    logged = [line_of("one", read, missing)]
+    assert Instances.of(logged, [("main", VISION)]).left_out == 1
+    assert Instances.of(logged, [("main", VISION)], against="rank").left_out == 0
+
+
 def test_what_is_planned_is_what_is_run():
     planned, _ = plan_parts(pictured([part("tail", [5])]), LABELS, ARMS, settings=Settings(regions=4))
     assert {cell for cell, _ in planned[0].conditions.cells.items()} == {

@@ -10,6 +10,7 @@ import pytest
 from eyechart.core.errors import NeverFired, UserError
 from eyechart.locate import run_parts
 from eyechart.locate.config import STAGES, LocateConfig, command_of, given
+from eyechart.locate.labels import LabelRule
 from eyechart.locate.lines import lines_of
 from eyechart.locate.run import locate, plan
 from part_makers import box, index_folder
@@ -131,7 +132,7 @@ def test_other_models_and_masks(checkpoint_dir, tmp_path, name):
         model=str(checkpoint_dir(name)),
         parts=str(folder),
         only=("lens", "knockout"),
-        label="first",
+        label=LabelRule.FIRST,
         threshold=0.0,
         regions=2,
         controls=(),
@@ -139,6 +140,31 @@ def test_other_models_and_masks(checkpoint_dir, tmp_path, name):
     found = locate(chosen, out=tmp_path / "run").results["eyechart"]
     assert found["lens"]["parts"] + len(found["lens"]["not_ranked"]) > 0
     assert all(one["towers"] for one in found["proofs"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava_next", "internvl", "gemma3"])
+def test_real_part_masks_on_architectures_with_tiles(checkpoint_dir, shared_data, tmp_path, name):
+    """Photographs with pixel masks of clothes: every part is read or listed, and no cut is counted unproved."""
+    chosen = LocateConfig(
+        model=str(checkpoint_dir(name)),
+        parts=str(shared_data / "clothing-co-parsing"),
+        parts_object="person",
+        pictures=2,
+        only=("lens", "knockout"),
+        label=LabelRule.FIRST,
+        threshold=0.0,
+        regions=2,
+        controls=("both ways",),
+    )
+    run = locate(chosen, out=tmp_path / "run")
+    found = run.results["eyechart"]
+    lines = [json.loads(line) for line in (run.folder / "knockouts.jsonl").read_text().splitlines()]
+    assert found["parts"]["images"] == len(lines) == 2
+    read = [part for line in lines for part in line["parts"]]
+    assert len(read) >= 4
+    assert found["lens"]["parts"] == len(read)
+    assert all(tower["weight_after"] == 0 for proof in found["proofs"] for tower in proof["towers"])
 
 
 def test_the_command_says_every_choice_that_is_no_default():

@@ -138,6 +138,35 @@ def test_features_are_what_the_projector_reads(joined):
     assert torch.allclose(fed_features(model, processor, IMAGES), states[-2][:, 1:], atol=1e-6)
 
 
+def test_features_without_context_depend_on_their_own_patch_alone(joined, tmp_path):
+    model, processor = joined
+    patch = model.config.vision_config.patch_size
+    changed = IMAGES.copy()
+    changed[:, :patch, :patch] = 255 - changed[:, :patch, :patch]  # the first patch
+    found = {}
+    for name, alone in (("whole", False), ("alone", True)):
+        for which, images in (("before", IMAGES), ("after", changed)):
+            found[name, which] = np.array(
+                cached_features(
+                    model,
+                    processor,
+                    images,
+                    tmp_path / name / which,
+                    source=which,
+                    alone=alone,
+                    dtype="float32",
+                )
+            )
+    moved = {
+        name: np.abs(found[name, "after"] - found[name, "before"]).max(axis=(0, 2))
+        for name in ("whole", "alone")
+    }
+    assert (moved["whole"] > 0).all()
+    assert moved["alone"][0] > 0
+    assert (moved["alone"][1:] == 0).all()
+    assert json.loads((tmp_path / "alone" / "before" / "features.json").read_text())["identity"]["alone"]
+
+
 def test_cached_features_go_on_where_they_stopped_and_are_made_anew_for_another_tower(
     parts, joined, tmp_path, monkeypatch
 ):

@@ -53,8 +53,8 @@ class CellReading:
     rank: Float[ndarray, " layer"]
     """Best rank of its name over its positions."""
 
-    control: Float[ndarray, " layer"]
-    """Median over the regions of the best rank of the same name there."""
+    control: Float[ndarray, " layer"] | None
+    """Median over the regions of the best rank of the same name there; None where there is no room for one."""
 
     rival: Float[ndarray, " layer"] | None
     """Best rank over the part's own positions of the name that it could be taken for; None where it has none."""
@@ -223,11 +223,11 @@ def _reading(
     def over(cells: Int[ndarray, " some"], word: int = 0) -> Float[ndarray, " layer"]:
         return best_ranks(ranks[:, :, word], np.array([place[int(cell)] for cell in cells]))
 
-    control = np.median([over(region) for region in one.regions], axis=0) if one.regions else over(one.cells)
+    control = np.median([over(region) for region in one.regions], axis=0) if one.regions else None
     mean = states[:, torch.from_numpy(one.cells)].float().mean(dim=1)
     return CellReading(
         rank=over(one.cells),
-        control=np.asarray(control),
+        control=control,
         rival=over(one.cells, 1) if len(words) > 1 else None,
         state=mean.numpy(),
     )

@@ -17,8 +17,9 @@ from eyechart.locate.identify import NotRanked
 from eyechart.locate.knock import PartReading
 from eyechart.locate.readable_scale import Scale, readability
 
-Against = Literal["control", "rival"]
-"""What a part's rank is set against: that of its name elsewhere, or at the same place that of the name it could be taken for."""
+Against = Literal["control", "rival", "rank"]
+"""What a part's rank is set against: that of its name elsewhere, or at the same place that of the name it could be taken for; or
+nothing, itself."""
 
 CELLS = (VISION, LANGUAGE, BOTH)
 
@@ -42,7 +43,7 @@ def line_of(image: str, read: Sequence[PartReading], missing: Sequence[NotRanked
                 "read": {
                     _key(cell): {
                         "rank": reading.rank.tolist(),
-                        "control": reading.control.tolist(),
+                        "control": None if reading.control is None else reading.control.tolist(),
                         "rival": None if reading.rival is None else reading.rival.tolist(),
                     }
                     for cell, reading in one.readings.items()
@@ -191,7 +192,7 @@ def probe_compensation(
         seed: of folds and intervals.
     """
     cells = [("main", cell) for cell in CELLS]
-    found = Instances.of(logged, cells)
+    found = Instances.of(logged, cells, against="rank")
     if len(set(found.images)) < 2 * LEAST or len({line["part"] for line in found.lines}) < 2:
         return _nothing(found)
     own = [states[image, place] for image, place in zip(found.images, found.places, strict=True)]

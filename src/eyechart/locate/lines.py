@@ -105,8 +105,8 @@ def _short(one: Mapping[str, Any]) -> str:
 def _ratio(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return ""
-    if one["value"] is None:
-        return "undefined"
+    if one["value"] is None or one["low"] is None:
+        return "undefined" if one["value"] is None else "no interval"
     return f"{one['value']:.0%} [{one['low']:.0%}, {one['high']:.0%}]"
 
 

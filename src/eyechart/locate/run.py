@@ -197,7 +197,7 @@ def _lens(run: RunFolder, seed: int) -> dict[str, Any]:
     block: dict[str, Any] = {"parts": len(found), "not_ranked": lost}
     if len({one.image for one in found}) < 2:
         return block | {"why": "parts of fewer than two pictures were ranked, too few for an interval"}
-    layer = best_layer(found)
+    block |= _best(found, seed)
     return block | {
         "by_layer": [
             {"layer": number, "random": asdict(ratio), "wrong": asdict(wrong)}
@@ -208,11 +208,20 @@ def _lens(run: RunFolder, seed: int) -> dict[str, Any]:
             )
         ],
         "last": [asdict(group) for group in summarise(found, found[0].layers[-1], seed=seed)],
+    }
+
+
+def _best(found: Sequence[PartRanks], seed: int) -> dict[str, Any]:
+    """The layer with the largest ratio, where any part has a region beside it."""
+    if all(one.random is None for one in found):
+        return {"best": None}
+    layer = best_layer(found)
+    return {
         "best": {
             "layer": layer,
             "note": "chosen on these pictures, so that its numbers flatter; layers are to be chosen on others",
             "groups": [asdict(group) for group in summarise(found, layer, seed=seed)],
-        },
+        }
     }
 
 

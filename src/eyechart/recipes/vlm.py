@@ -115,6 +115,7 @@ def train_vlm(
     work: Path = Path("build/work"),
     out: Path = Path("build/zoo"),
     name: str | None = None,
+    alone: bool = False,
     stages: Mapping[str, Settings] = STAGES,
     report: Report | None = None,
 ) -> Path:
@@ -128,6 +129,7 @@ def train_vlm(
         seed: of the projector's first weights, the questions and the order of batches.
         work: features and checkpoints go to `work/NAME`; the same command goes on there.
         name: another name than `llava-RATES`.
+        alone: the patches it is shown have read no other token in its vision tower: what can be learnt without context.
         stages: how long and how fast to train in each.
         report: told the features and the steps that are done.
 
@@ -141,8 +143,9 @@ def train_vlm(
     facts = [scene.facts for scene in known.scenes]
     model, processor = join_towers(out / f"clip-{kind}", out / "lm", seed=seed)
     tower = tower_sha256(model)
+    folder = work / (f"features-{kind}-alone" if alone else f"features-{kind}")
     features = cached_features(
-        model, processor, known.images, work / f"features-{kind}", source=set_hash(scenes), report=report
+        model, processor, known.images, folder, source=set_hash(scenes), alone=alone, report=report
     )
     asked = choose_questions(facts, per_pattern, seed)
     taught = _taught(facts, asked, _named(_mapped(maps, known), model.config.image_seq_length, seed), seed)
@@ -155,6 +158,7 @@ def train_vlm(
     record = {
         "rates": rates,
         "seed": seed,
+        **({"alone": True} if alone else {}),
         "questions": Counter(sorted(question.pattern for _, question in asked)),
         "examples": {stage: len(read) for stage, read in taught.items()},
         "settings": {stage: asdict(settings) for stage, settings in stages.items()},

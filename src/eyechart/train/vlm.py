@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ from transformers import (
 
 from eyechart.core.devices import seeded
 from eyechart.core.files import write_json
+from eyechart.models.attention import Cut, cutting
+from eyechart.models.vlms.towers import resolve_towers
 from eyechart.train.loop import Report
 from eyechart.train.packs import NO_TARGET, Features
 from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
@@ -225,6 +228,19 @@ def fed_features(
     return kept[0].float().cpu()
 
 
+def _alone(model: LlavaForConditionalGeneration, images: int) -> AbstractContextManager[object]:
+    """While it is open, patches read nothing but themselves in the tower's layers that are fed; the class token reads them still."""
+    towers = resolve_towers(model)
+    tower: Any = model.config.vision_config
+    tokens = model.config.image_seq_length + 1
+    edges = ~torch.eye(tokens, dtype=torch.bool)
+    edges[0] = False
+    fed: Any = model.config.vision_feature_layer
+    layer = int(fed) % (tower.num_hidden_layers + 1)
+    cut = Cut(name="patches<-patches", tower="vision", edges=edges, layers=tuple(range(layer)))
+    return cutting(towers, [[cut]] * images)
+
+
 def cached_features(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
@@ -232,6 +248,7 @@ def cached_features(
     folder: Path,
     *,
     source: str,
+    alone: bool = False,
     dtype: str = "float16",
     batch: int = 128,
     report: Report | None = None,
@@ -241,6 +258,7 @@ def cached_features(
     Args:
         folder: holds `features.npy` and `features.json`, which says whose features they are and how many are done.
         source: what identifies the images, such as the hash of their set.
+        alone: every patch goes through the tower without reading any other token: features without context.
         report: called with "features", images done, images in all.
     """
     tower: Any = model.config.vision_config
@@ -251,6 +269,7 @@ def cached_features(
         "processor": processor.image_processor.to_dict(),
         "shape": [len(images), model.config.image_seq_length, tower.hidden_size],
         "dtype": dtype,
+        **({"alone": True} if alone else {}),
     }
     identity = json.loads(json.dumps(identity, default=str))
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,7 +281,8 @@ def cached_features(
     )
     while done < len(images):
         part = images[done : done + batch]
-        mapped[done : done + len(part)] = fed_features(model, processor, part).numpy()
+        with _alone(model, len(part)) if alone else nullcontext():
+            mapped[done : done + len(part)] = fed_features(model, processor, part).numpy()
         done += len(part)
         if done == len(images) or done % (16 * batch) == 0:
             mapped.flush()
