@@ -38,6 +38,7 @@ def test_a_benchmark_whose_pairs_share_no_label_is_undecided_without_a_forward_p
     assert "too few pairs share a label" in page
 
 
+@pytest.mark.slow
 def test_a_limit_that_leaves_too_few_twins_renders_none(tmp_path):
     examine("untrained", out=tmp_path / "run", limit=3, max_new_tokens=2, reference="none")
     block = located(tmp_path / "run")
@@ -55,6 +56,7 @@ def test_locate_reads_every_layer_on_a_benchmarks_own_pairs(checkpoint_dir, tmp_
     assert locate(config, probes=probe_patterns, out=tmp_path / "run").again
 
 
+@pytest.mark.slow
 def test_it_is_left_out_where_nobody_wants_it(checkpoint_dir, tmp_path):
     on = small_world(tmp_path / "pictures", pairs=2)
     config = ExamConfig(

@@ -103,6 +103,7 @@ def test_no_such_control():
         arms_of(TOWERS, **EDGES, controls=("randon",))
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, unique=True), st.integers(0, 9))
 def test_doses_nest_and_the_full_dose_is_the_main_arm(shares, seed):
     main = arms_of(TOWERS, **EDGES, controls=())[0]

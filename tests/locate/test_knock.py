@@ -227,6 +227,7 @@ def test_a_planted_recovery_is_found_by_the_lens():
     assert "under ablation" in found["words"]
 
 
+@pytest.mark.slow
 def test_a_planted_recovery_is_found_by_the_part_probe():
     lines, held = logged(planted, images=60)
     found = probe_compensation(lines, held, {"toy": NAMES}, layers=range(LAYERS), seed=0)

@@ -192,6 +192,7 @@ def test_a_limit_takes_the_first_ids_and_opens_no_more(tmp_path):
         gather(drafts, name="n", source="s", limit=0)
 
 
+@pytest.mark.slow
 def test_masks_do_not_stay_in_memory(tmp_path):
     made = []
 

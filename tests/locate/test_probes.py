@@ -34,6 +34,7 @@ def states(signal, *, tokens=3, dim=6, seed=0):
 ALL = ("vision 1", "fed", "language 0 image", "language 4 last", "language 8 last")
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_read_where_it_is_and_nowhere_else():
     told = []
     signal = {name: 3.0 * (name in ("vision 1", "fed")) for name in ALL}

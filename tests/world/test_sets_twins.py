@@ -20,6 +20,7 @@ def chosen():
     return choose_twins(TwinPlan(pairs=20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_few_labels_are_each_in_many_pairs(chosen, pattern):
     pairs, labels = chosen
@@ -40,6 +41,7 @@ def test_the_two_scenes_differ_in_facts_and_share_the_rest(chosen):
         assert set(pair.answers) == {0, 1}
 
 
+@pytest.mark.slow
 def test_they_are_pairs_of_the_test_split_in_their_order(chosen):
     drawn = {pair.id: pair for pair in draw_pairs(TwinPlan(pairs=20).drawn)}
     places = [list(drawn).index(pair.id) for pair in chosen[0]]
@@ -47,6 +49,7 @@ def test_they_are_pairs_of_the_test_split_in_their_order(chosen):
     assert all(drawn[pair.id] == pair for pair in chosen[0])
 
 
+@pytest.mark.slow
 @given(st.integers(1, 30), st.integers(0, 5), st.sampled_from(PATTERNS))
 @settings(max_examples=12, deadline=None)
 def test_the_commonest_contrasts_are_taken_evenly(pairs, seed, pattern):
@@ -58,6 +61,7 @@ def test_the_commonest_contrasts_are_taken_evenly(pairs, seed, pattern):
     assert choose_twins(plan) == (own, labels)
 
 
+@pytest.mark.slow
 def test_a_rendered_set_is_a_benchmark_with_a_label_for_each_item(tmp_path):
     plan = TwinPlan(pairs=2, patterns=("color",))
     folder = render_twins(tmp_path / "twins", plan)
