@@ -58,7 +58,7 @@ class Ways:
 
 
 def prove_replay(vlm: VLM, prompt: Prompt) -> Ways:
-    """Find out how sweeps can be run on a model; takes about a dozen passes over the prompt.
+    """Find out how sweeps can be run on a model; takes some twenty passes over the prompt.
 
     Args:
         prompt: with an image; any one stands for all.
