@@ -51,6 +51,7 @@ def without_times(folder: Path) -> dict[str, bytes]:
     return kept
 
 
+@pytest.mark.slow
 def test_the_untrained_exam_says_that_it_means_nothing(tmp_path):
     result = examine("untrained", out=tmp_path / "run", limit=3, max_new_tokens=2, reference="none")
     block = result.results["eyechart"]

@@ -137,6 +137,7 @@ def test_sizes_for_people(value, text):
     assert find_plan.size(value) == text
 
 
+@pytest.mark.slow
 def test_the_tables_are_whole(capsys):
     find_plan.main([1000, 10**9], 1000, 500.0, BLOCK, WIDTHS, 10)
     rates, plan, about = capsys.readouterr().out.strip().split("\n\n")

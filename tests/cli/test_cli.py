@@ -179,6 +179,7 @@ def test_exam_prints_results_on_stdout_and_talk_on_stderr(capsys, tmp_path, chec
     assert json.loads(out) == {"pages": [str(tmp_path / "run/report.html")]}
 
 
+@pytest.mark.slow
 def test_several_models_get_a_folder_each(capsys, tmp_path, checkpoint_dir):
     on = small_world(tmp_path / "pictures", pairs=2)
     models = [str(checkpoint_dir("llava")), str(checkpoint_dir("paligemma"))]

@@ -51,6 +51,7 @@ def test_json_and_quiet(capsys, tmp_path, runs):
     assert (code, data, err) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_log_that_changed_since_is_another_comparison(capsys, tmp_path, runs):
     out = str(tmp_path / "out")
     assert told(capsys, *runs, "--out", out)[0] == 0

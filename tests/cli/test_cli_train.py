@@ -76,6 +76,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(capsys, place, monk
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_vision_only_encoder_from_scenes_that_are_there(capsys, caplog, place):
     render_set(place / "scenes/train", SetPlan(split="train", scenes=8), workers=1, size=96)
     words = ["train", "masked", "--world", "scenes", "--out", "zoo", "--work", "work", "--max-steps", "2"]

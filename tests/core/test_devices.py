@@ -218,6 +218,7 @@ print(faults(), keep_freed_memory(), faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.slow
 def test_memory_that_was_freed_is_not_faulted_in_again():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     given_back, did, kept = done.stdout.split()

@@ -345,6 +345,7 @@ class TestFresh:
         begin(tmp_path / "new", fresh=True).close()
         assert manifest_of(tmp_path / "new")["finished"] is None
 
+    @pytest.mark.slow
     def test_killed_while_it_clears_a_run_is_finished_only_with_all_its_files(self, tmp_path, quick):
         work(tmp_path / "again")
         wanted = contents(tmp_path / "again")

@@ -22,6 +22,7 @@ def located(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text("utf8"))["eyechart"]["located"]
 
 
+@pytest.mark.slow
 def test_a_benchmark_whose_pairs_share_no_label_is_undecided_without_a_forward_pass(
     checkpoint_dir, tmp_path, monkeypatch
 ):

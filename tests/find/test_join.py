@@ -343,6 +343,7 @@ def test_the_sketches_bound_every_cosine_from_above():
     assert tightest == sorted(tightest, reverse=True)  # the more columns, the nearer the truth
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_sketches_still_bound_every_cosine_and_find_the_same(monkeypatch):
     """As on a GPU, but multiplied here."""
     rows, reference = clumps(900, 400, 8), unit(noise(900, 16, 9))

@@ -39,6 +39,7 @@ def pairs_of(folder, name="pairs.parquet"):
     return {(row["image_a"], row["image_b"]) for row in read_table(folder / name)}
 
 
+@pytest.mark.slow
 def test_what_is_found_is_what_the_vectors_say(photos, tmp_path):
     """Against all pairs one by one, from vectors computed here."""
     result = held(photos, tmp_path / "run", per_image=100, per_burst=100)
@@ -82,6 +83,7 @@ def test_labels_choose_pairs(photos, tmp_path):
     assert all(row["label_a"] != row["label_b"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_same_command_shows_it_again_and_other_thresholds_embed_nothing(photos, tmp_path, monkeypatch):
     first = held(photos, tmp_path / "a")
     assert held(photos, tmp_path / "a").again

@@ -72,6 +72,7 @@ def checkpoint(zoo):
     return trained(zoo, "work")
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_a_vlm_like_any_other(checkpoint, zoo):
     assert "_name_or_path" not in (checkpoint / "config.json").read_text()
     vlm = load_vlm(str(checkpoint), device="cpu")
@@ -103,6 +104,7 @@ def test_a_run_that_was_killed_ends_as_the_unbroken_one(checkpoint, zoo):
     assert (again / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tower_that_changed_is_never_stored(zoo, monkeypatch):
     def careless(taught, *args, **kwargs):
         taught.whole.model.vision_tower.get_parameter("post_layernorm.weight").data.add_(1.0)

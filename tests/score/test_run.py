@@ -96,6 +96,7 @@ def test_a_plain_script_gets_the_same_answers(llava, benchmark, tmp_path):
         assert rows[asked.item.id]["choice"] == scores.index(max(scores))
 
 
+@pytest.mark.slow
 def test_ways_in_one_batch_give_the_answers_of_each_way_alone(llava, benchmark, tmp_path):
     several = config(llava, benchmark, ask="options", also=("swapped", "numbers"), batch_size=6)
     score(several, out=tmp_path / "several")
@@ -162,6 +163,7 @@ def test_option_texts_are_compared_by_token(llava, benchmark, tmp_path):
     assert row["option_scores"] == pytest.approx(vlm.option_scores(prompt, texts, per_token=True), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_sets_of_the_world_are_rendered_for_the_occasion(llava, tmp_path):
     asked = ScoreConfig(model=llava, on="world:cv", pairs=1, ask="options", limit=6)
     scored = score(asked, out=tmp_path / "run")

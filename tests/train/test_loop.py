@@ -204,6 +204,7 @@ def masked_batches(step: int) -> Batch:
     }
 
 
+@pytest.mark.slow
 def test_a_model_that_transformers_saves_under_other_names_resumes_too(tmp_path: Path) -> None:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return model(**batch).loss

@@ -205,6 +205,7 @@ def test_a_schedule_sets_the_rates_of_both_before_and_after_loading() -> None:
     assert not torch.equal(model.layers[0][1].weight, before["layers.0.1.weight"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_weights_of_the_unbroken_one(tmp_path: Path) -> None:
     options = Settings(
         max_steps=6,
