@@ -244,7 +244,8 @@ def _knockout(config: LocateConfig, stages: PartStages, run: RunFolder) -> dict[
         if stages.rivals
         else {}
     )
-    layers = range(len(stages.vlm.towers.language_blocks) + 1)
+    depth = len(stages.vlm.towers.language_blocks)
+    layers = sorted({0, depth // 2, depth})
     probe = probe_compensation(
         logged, _states(stages.parts, run), stages.names, layers=layers, seed=config.seed
     )

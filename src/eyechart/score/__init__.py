@@ -1,5 +1,6 @@
 """Benchmarks read and checked, questions put, replies graded, scores by pair with their intervals, runs compared."""
 
+from eyechart.core.records import NO_PATTERN
 from eyechart.score.asking import LABEL_STYLES, TEMPLATES, AskedPrompt, LabelStyle, Template, build_prompt
 from eyechart.score.benchmarks import LAYOUTS, exam_hash, load_benchmark
 from eyechart.score.doubts import DOUBTS, Doubt, doubtful
@@ -9,7 +10,6 @@ from eyechart.score.matches import load_matches
 from eyechart.score.measures import Measure
 from eyechart.score.rules import RULES, Rule, measure
 from eyechart.score.scoring import (
-    NO_PATTERN,
     Favourite,
     PairOutcome,
     PatternScore,
