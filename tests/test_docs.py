@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eyechart.cli import main
+from part_makers import box, index_folder
 from pictures import picture
 from small_world import small_world
 
@@ -36,6 +37,10 @@ def workplace(tmp_path, monkeypatch, checkpoint_dir):
     (tmp_path / "my-llava").symlink_to(checkpoint_dir("llava"))
     (tmp_path / "my-dinov2").symlink_to(checkpoint_dir("dinov2"))
     small_world(tmp_path / "my-benchmark", pairs=9)
+    masks = {
+        str(number): box(10, 10, 60, 60, 96, 96) * 1 + box(60, 60, 90, 90, 96, 96) * 2 for number in range(3)
+    }
+    index_folder(tmp_path / "my-masks", masks, {"1": "head", "2": "tail"})
     monkeypatch.chdir(tmp_path)
 
 
