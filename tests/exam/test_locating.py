@@ -112,7 +112,10 @@ def test_a_model_of_the_zoo_is_located_and_every_number_is_in_the_table(two_patt
     assert names[:3] == ["vision 1", "vision 6", "fed"]
     assert "language 0 image" in names
     assert names[-1] == "language 8 last"
-    assert color["stages"][2]["pairs"]["value"] > 0.8, "a colour is read from what the projector reads"
+    fed = color["stages"][2]
+    assert fed["pairs"]["value"] > fed["control"]["value"] + 0.3, (
+        "a colour is read from what the projector reads"
+    )
     for row in block["patterns"]:
         assert row["pairs"] == 12
         assert sum(row["shares"].values()) == pytest.approx(1)

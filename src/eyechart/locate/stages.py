@@ -239,7 +239,8 @@ def _padding(inputs: Mapping[str, Any], prompts: int) -> list[int]:
     return [int(row.shape[0] - row.sum()) for row in mask]
 
 
-def _alike(one: Tokens, other: Tokens) -> bool:
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Equal but for rounding; stages with other numbers of tokens are not."""
     return one.shape == other.shape and torch.allclose(one, other, atol=TOGETHER_ATOL, rtol=TOGETHER_RTOL)
 
 
