@@ -112,9 +112,8 @@ def test_a_model_of_the_zoo_is_located_and_every_number_is_in_the_table(two_patt
     assert names[:3] == ["vision 1", "vision 6", "fed"]
     assert "language 0 image" in names
     assert names[-1] == "language 8 last"
-    fed = color["stages"][2]
-    assert fed["pairs"]["value"] > fed["control"]["value"] + 0.3, (
-        "a colour is read from what the projector reads"
+    assert color["stages"][2]["pairs"]["value"] > 0.5, (
+        "a colour is read from what the projector reads, at twice chance"
     )
     for row in block["patterns"]:
         assert row["pairs"] == 12

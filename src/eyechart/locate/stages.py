@@ -173,7 +173,8 @@ class StageReader:
         )
         return coarser(tokens[None], grid, items=items, room=room)[0]
 
-    def _stacked(self, name: str, tokens: Sequence[Tokens]) -> Float[ndarray, "item _ dim"]:
+    def _stacked(self, name: str, tokens: Sequence[Tensor]) -> Float[ndarray, "item token dim"]:
+        """All items of a stage, (token, dim) each; their means where they have different numbers of tokens."""
         if len({len(one) for one in tokens}) > 1:
             self._tell(f"{name}: items have different numbers of tokens, and their mean was read")
             tokens = [one.mean(dim=0, keepdim=True) for one in tokens]
