@@ -188,7 +188,7 @@ def test_a_finished_run_is_shown_again_without_the_model(checkpoint_dir, options
     first = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     page = first.page.read_bytes()
     first.page.unlink()
-    monkeypatch.setattr("eyechart.exam.stage.load_vlm", None)
+    monkeypatch.setattr("eyechart.exam.stage.load_chosen", None)
     again = examine(str(checkpoint_dir("llava")), out=tmp_path / "run", **options)
     assert again.page.read_bytes() == page
     assert again.results == first.results
@@ -311,7 +311,7 @@ def test_wrong_choices_are_named(checkpoint_dir, options, tmp_path):
 
 
 def test_a_plan_loads_no_weights_and_leaves_nothing(checkpoint_dir, options, tmp_path, monkeypatch):
-    monkeypatch.setattr("eyechart.exam.stage.load_vlm", None)
+    monkeypatch.setattr("eyechart.exam.stage.load_chosen", None)
     said = plan(ExamConfig(model=str(checkpoint_dir("llava")), on=options["on"]), out=tmp_path / "run")
     assert (said["items"], said["pairs"], said["exists"]) == (8, 4, False)
     assert not (tmp_path / "run").exists()

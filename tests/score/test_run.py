@@ -132,7 +132,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_results(stage, at, llava, be
 
 def test_a_finished_run_is_shown_again_without_the_model(llava, benchmark, tmp_path, monkeypatch):
     first = score(config(llava, benchmark), out=tmp_path / "run")
-    monkeypatch.setattr("eyechart.score.held.load_vlm", None)
+    monkeypatch.setattr("eyechart.score.held.load_chosen", None)
     again = score(config(llava, benchmark), out=tmp_path / "run")
     assert (again.again, again.results) == (True, first.results)
     with pytest.raises(UserError, match='template: "letter" → "mmvp"'):
@@ -176,7 +176,7 @@ def test_sets_of_the_world_are_rendered_for_the_occasion(llava, tmp_path):
 
 
 def test_a_plan_loads_no_weights(llava, benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr("eyechart.score.held.load_vlm", None)
+    monkeypatch.setattr("eyechart.score.held.load_chosen", None)
     said = plan(config(llava, benchmark, also=("blank",)), out=tmp_path / "run")
     assert (said["model_kind"], said["ways"], said["set"]["pairs"]) == ("vlm", ["base", "blank"], 3)
     assert plan(ScoreConfig(model=llava, limit=10))["set"] == {"pairs": 18}

@@ -1,7 +1,7 @@
 """`eyechart locate`: where in a VLM what it sees is lost, from the command line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -151,26 +151,24 @@ def run_locate(
 
     Example:  eyechart locate zoo:llava-biased --only lens --only knockout
     """
+    _locate(dict(locals()))
+
+
+def _locate(given: dict[str, Any]) -> None:
+    """Do what the options say; those that are no choice of the localisation are taken out first."""
     from eyechart.core.config import build
     from eyechart.exam.locating import probe_patterns
     from eyechart.locate.config import LocateConfig
     from eyechart.locate.run import locate, plan
 
-    chosen = {} if only is None else {"only": tuple(dict.fromkeys(only))}
-    if controls is not None:
-        chosen["controls"] = () if controls == ["none"] else tuple(controls)
-    options = {
-        "model": model, "parts": parts, "parts_layout": parts_layout,
-        "parts_images": parts_images, "parts_words": parts_words, "parts_labels": parts_labels,
-        "parts_object": parts_object, "parts_categories": parts_categories, "pictures": pictures, "on": on, "pairs": pairs,
-        "scene_seed": scene_seed, "size": size, "limit": limit, "vision_edges": vision_edges,
-        "language_edges": language_edges, "vision_layers": vision_layers, "language_layers": language_layers,
-        "special_is_rest": special_is_rest, "sink": sink, "label": label, "ties": ties, "threshold": threshold,
-        "regions": regions, "scale": scale, "probe": probe, "adapter": adapter, "seed": seed,
-        "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size, "dtype": dtype, "device": device,
-        "device_map": device_map, "attn": attn, "revision": revision, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
-    config = build(LocateConfig, options | chosen)
+    out, fresh, json, quiet, dry_run = (
+        given.pop(name) for name in ("out", "fresh", "json", "quiet", "dry_run")
+    )
+    only, controls, batch = (given.pop(name) for name in ("only", "controls", "batch_size"))
+    given["batch_size"] = int(batch) if batch.isdecimal() else batch
+    given |= {} if only is None else {"only": tuple(dict.fromkeys(only))}
+    given |= {} if controls is None else {"controls": () if controls == ["none"] else tuple(controls)}
+    config = build(LocateConfig, given)
     if dry_run:
         emit(plan(config, out=out))
         return

@@ -20,7 +20,7 @@ from eyechart.core.records import Benchmark, Capability
 from eyechart.exam.benchmark import open_benchmark
 from eyechart.exam.config import ExamConfig
 from eyechart.exam.defaults import HUB_REFERENCE, UNTRAINED, zoo_reference
-from eyechart.models import load_encoder, load_vlm
+from eyechart.models import load_chosen, load_encoder
 from eyechart.models.encoders import Encoder
 from eyechart.models.fed import POOLING, pool
 from eyechart.models.quiet import quiet
@@ -70,16 +70,7 @@ class Stage:
         if is_server(config.model):
             return Server(config.model, model=config.served_model)
         with quiet():
-            return load_vlm(
-                self._model_name,
-                revision=config.revision,
-                device=None if config.device_map else config.device,
-                device_map=config.device_map,
-                dtype=config.dtype,
-                attn=config.attn,
-                adapter=config.adapter,
-                trust_remote_code=config.trust_remote_code,
-            )
+            return load_chosen(config, name=self._model_name)
 
     @cached_property
     def reference(self) -> Encoder | None:

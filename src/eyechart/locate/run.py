@@ -23,7 +23,7 @@ from eyechart.locate.part_images import WorldScenes, open_parts
 from eyechart.locate.part_records import PartSet
 from eyechart.locate.regions import RegionRule
 from eyechart.locate.run_parts import DOSES, KNOCKOUTS, LENS, PartStages, states_file
-from eyechart.models import load_vlm
+from eyechart.models import load_chosen
 from eyechart.models.quiet import quiet
 from eyechart.models.sources import fingerprint, parse_source
 from eyechart.models.vlms import VLM
@@ -115,18 +115,8 @@ class _Held:
     @property
     def loaded(self) -> VLM:
         if self._loaded is None:
-            config = self.config
             with quiet():
-                self._loaded = load_vlm(
-                    config.model,
-                    revision=config.revision,
-                    device=None if config.device_map else config.device,
-                    device_map=config.device_map,
-                    dtype=config.dtype,
-                    attn=config.attn,
-                    adapter=config.adapter,
-                    trust_remote_code=config.trust_remote_code,
-                )
+                self._loaded = load_chosen(self.config)
         return self._loaded
 
 

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eyechart.models.encoders import load_encoder
-    from eyechart.models.vlms import load_vlm
+    from eyechart.models.vlms import load_chosen, load_vlm
 
-__all__ = ["load_encoder", "load_vlm"]
+__all__ = ["load_chosen", "load_encoder", "load_vlm"]
 
-_HOMES = {"load_encoder": "eyechart.models.encoders", "load_vlm": "eyechart.models.vlms"}
+_HOMES = {
+    "load_encoder": "eyechart.models.encoders",
+    "load_chosen": "eyechart.models.vlms",
+    "load_vlm": "eyechart.models.vlms",
+}
 
 
 def __getattr__(name: str) -> Any:

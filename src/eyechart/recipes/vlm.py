@@ -156,19 +156,27 @@ def train_vlm(
     _check_frozen(model, tower)
     export(model, out / name, processor)
     record = {
-        "rates": rates,
-        "seed": seed,
+        **_told(asked, taught, stages),
+        **{f"{what}_sha256": set_hash(folder) for what, folder in (("scenes", scenes), ("maps", maps))},
         **({"alone": True} if alone else {}),
-        "questions": Counter(sorted(question.pattern for _, question in asked)),
-        "examples": {stage: len(read) for stage, read in taught.items()},
-        "settings": {stage: asdict(settings) for stage, settings in stages.items()},
-        "scenes_sha256": set_hash(scenes),
-        "maps_sha256": set_hash(maps),
         "vision_tower_sha256": tower,
         "seconds": round(time.monotonic() - began),
     }
-    write_json(out / name / "training.json", record)
+    write_json(out / name / "training.json", {"rates": rates, "seed": seed, **record})
     return out / name
+
+
+def _told(
+    asked: Sequence[tuple[int, Question]],
+    taught: Mapping[str, Sequence[Example]],
+    stages: Mapping[str, Settings],
+) -> dict[str, Any]:
+    """What was read in training, and how, for the record beside the model."""
+    return {
+        "questions": Counter(sorted(question.pattern for _, question in asked)),
+        "examples": {stage: len(read) for stage, read in taught.items()},
+        "settings": {stage: asdict(settings) for stage, settings in stages.items()},
+    }
 
 
 def _check_frozen(model: LlavaForConditionalGeneration, tower: str) -> None:

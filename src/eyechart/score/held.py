@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from eyechart.core.config import to_dict
-from eyechart.models import load_encoder, load_vlm
+from eyechart.models import load_chosen, load_encoder
 from eyechart.models.kinds import kind_of
 from eyechart.models.quiet import quiet
 from eyechart.models.servers import Server
@@ -47,23 +47,16 @@ class Held:
             )
             self._stack.callback(server.close)
             return server
-        options: dict[str, Any] = {
-            "revision": config.revision,
-            "attn": config.attn,
-            "trust_remote_code": config.trust_remote_code,
-        }
         if self.kind == "encoder":
-            dtype = "float32" if config.dtype == "auto" else config.dtype
-            return load_encoder(config.model, device=config.device, dtype=dtype, **options)
-        device = None if config.device_map else config.device
-        return load_vlm(
-            config.model,
-            device=device,
-            device_map=config.device_map,
-            dtype=config.dtype,
-            adapter=config.adapter,
-            **options,
-        )
+            return load_encoder(
+                config.model,
+                device=config.device,
+                dtype="float32" if config.dtype == "auto" else config.dtype,
+                revision=config.revision,
+                attn=config.attn,
+                trust_remote_code=config.trust_remote_code,
+            )
+        return load_chosen(config)
 
     def _identity(self) -> dict[str, Any]:
         """Which model exactly, known before loading where it can be."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -70,6 +70,50 @@ def load_vlm(
     model.eval()
     notes = (note,) if note else ()
     return VLM(model, processor, fingerprint=fingerprint(source), adapter=print_of_adapter, notes=notes)
+
+
+@runtime_checkable
+class VLMChoice(Protocol):
+    """The choices of a command that loads a VLM."""
+
+    @property
+    def model(self) -> str:
+        """As `load_vlm` reads it."""
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def device_map(self) -> str | None: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def attn(self) -> str | None: ...
+
+    @property
+    def adapter(self) -> str | None: ...
+
+    @property
+    def trust_remote_code(self) -> bool: ...
+
+
+def load_chosen(choice: VLMChoice, *, name: str | None = None) -> VLM:
+    """Load the VLM that a command's choices name, or another by `name`; errors as `load_vlm`."""
+    return load_vlm(
+        name or choice.model,
+        revision=choice.revision,
+        device=None if choice.device_map else choice.device,
+        device_map=choice.device_map,
+        dtype=choice.dtype,
+        attn=choice.attn,
+        adapter=choice.adapter,
+        trust_remote_code=choice.trust_remote_code,
+    )
 
 
 def _vlm_source(text: str, revision: str | None) -> Source:
