@@ -96,7 +96,7 @@ def test_a_model_without_states_says_why_there_are_none(checkpoint_dir, tmp_path
 @pytest.fixture
 def two_patterns(monkeypatch):
     monkeypatch.setattr("eyechart.exam.locating.TWINS", 12)
-    monkeypatch.setattr("eyechart.exam.locating.PATTERNS", ("color", "orientation"))
+    monkeypatch.setattr("eyechart.exam.locating_items.PATTERNS", ("color", "orientation"))
 
 
 OPTIONS = {"pairs": 1, "reference": "none", "max_new_tokens": 4}

@@ -8,24 +8,19 @@ What was read is in `located/readings.jsonl`, a line a pattern, and `located/ans
 goes on at the pattern or batch in flight.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from eyechart.core.files import JsonLines
-from eyechart.core.records import Benchmark, Capability, Graded, Item, Outcome, Prompt
+from eyechart.core.records import Capability, Graded, Item, Outcome, Prompt
 from eyechart.core.runs import RunFolder
+from eyechart.exam.locating_items import Material, Wanted, own, twins
+from eyechart.exam.locating_records import LOCATED, LOCATED_SCHEMA, block_of, line_of, read_back, rows_of
 from eyechart.exam.stage import Stage
 from eyechart.locate.config import LocateConfig
-from eyechart.locate.probes import PatternStages, ReadingKind, pattern_stages, read_pattern
+from eyechart.locate.probes import PatternStages, read_pattern
 from eyechart.locate.stages import StageLayers, StageReader
-from eyechart.locate.verdict import Answers, PatternVerdict, Rule, decide
+from eyechart.locate.verdict import Answers, Rule, decide
 from eyechart.models.servers import Server
 from eyechart.models.vlms import VLM
 from eyechart.score import PairOutcome, summarise
@@ -33,18 +28,12 @@ from eyechart.score.answers import ask_here
 from eyechart.score.benchmarks import load_benchmark
 from eyechart.score.opening import WORLD, Progress
 from eyechart.score.variants import Asked, Variant, put
-from eyechart.train.pair_labels import LEAST, Covered, covered
-from eyechart.train.pair_reading import MOST, PairsRead, sample
+from eyechart.train.pair_reading import MOST, sample
 from eyechart.world.facts import PATTERNS
-from eyechart.world.sets_twins import TwinPlan, render_twins, twin_labels
-from eyechart.world.sets_version import fingerprint, fingerprint_of_words
 
 TWINS = 32
 """Pairs of twins of each pattern: few, for a probe's time grows with the square of this, and an exam is to take minutes. `eyechart
 locate` takes more."""
-
-LEAST_TWINS = 5
-"""Pairs that a label of the world's twins must be in; `choose_twins` sees to more."""
 
 REPEATS = 1
 """Seeds of splits and of controls that are averaged."""
@@ -53,59 +42,6 @@ DEFAULT = Variant()
 """How pairs are put where nobody chose."""
 
 READ, ANSWERED = "located/readings.jsonl", "located/answers.jsonl"
-
-LOCATED, LOCATED_SCHEMA = (
-    "located.parquet",
-    pa.schema(
-        [
-            *(pa.field(name, pa.string(), nullable=False) for name in ("pattern", "pair_id", "stage")),
-            pa.field("read", pa.float64(), nullable=False),
-            pa.field("control", pa.float64()),
-        ]
-    ),
-)
-"""Of each pair and stage the share of repeats in which it was read, and in which its control was; the stage `answer` is whether the
-model answered the pair."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is read and asked about, and how."""
-
-    on: str
-    benchmark: Benchmark | None
-    """None on the world, whose twins are rendered."""
-
-    bundled: Path
-    each: int
-    """Of the world: pairs of twins of each pattern."""
-
-    scene_seed: int
-    size: int
-    template: str
-    ask: Literal["generate", "options"]
-    max_new_tokens: int
-    reading: ReadingKind
-    every_layer: bool
-    """Whether all layers of both towers are read, or a few at even steps."""
-
-    batch: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Material:
-    """What is read and asked."""
-
-    patterns: tuple[Covered, ...]
-    asked: Mapping[str, Asked]
-    """By item id."""
-
-    words: str
-    """Which items these are."""
-
-    chance: Mapping[str, float]
-    """Of a pair answered by guessing, by pattern."""
 
 
 def locate(
@@ -164,7 +100,7 @@ def verdicts_of(
         pairs: on a benchmark, how the model did on its pairs.
         progress: told how far it is.
     """
-    made = _twins(wanted, progress) if wanted.benchmark is None else _own(wanted, wanted.benchmark)
+    made = twins(wanted, progress) if wanted.benchmark is None else own(wanted, wanted.benchmark)
     rule = Rule()
     notes: list[str] = []
     read = _read(vlm, wanted, made, run, notes, progress)
@@ -178,8 +114,8 @@ def verdicts_of(
         for one in read
     }
     verdicts = decide(read, answers, rule=rule, seed=wanted.seed)
-    run.write_table(LOCATED, _rows(read, answers), LOCATED_SCHEMA)
-    return _block(read, verdicts, rule, made, notes)
+    run.write_table(LOCATED, rows_of(read, answers), LOCATED_SCHEMA)
+    return block_of(read, verdicts, rule, made, notes)
 
 
 def probe_patterns(
@@ -222,50 +158,8 @@ def why_no_probes(vlm: VLM | Server) -> str | None:
     return None
 
 
-def _twins(wanted: Wanted, progress: Progress) -> _Material:
-    """Twins of the test split, and none where they are too few to read."""
-    each = wanted.each
-    if each < Rule().least:
-        none = tuple(
-            Covered(pattern=name, in_set=each, items=(), words=(), groups=()) for name in sorted(PATTERNS)
-        )
-        return _Material(
-            patterns=none, asked={}, words=_twins_words(each), chance=dict.fromkeys(PATTERNS, 0.25)
-        )
-    plan = TwinPlan(pairs=each, seed=wanted.scene_seed, patterns=PATTERNS)
-    known = json.dumps([asdict(plan), wanted.size, fingerprint(), fingerprint_of_words()], sort_keys=True)
-    digest = hashlib.sha256(known.encode()).hexdigest()[:6]
-    folder = wanted.bundled / f"twins-seed{plan.seed}-{wanted.size}px-{each}each-{digest}"
-    render_twins(folder, plan, size=wanted.size, progress=progress)
-    benchmark = load_benchmark(folder, name="twins")
-    found = covered(benchmark.items, labels=twin_labels(folder), least=LEAST_TWINS)
-    return _material(wanted, benchmark, found, _twins_words(each))
-
-
-def _twins_words(each: int) -> str:
-    return (
-        f"{each} pairs of twins of each pattern: scenes of the test split that differ in one fact and in nothing else,"
-        " rendered for this; of each pattern a few contrasts, so that labels are in enough pairs"
-    )
-
-
-def _own(wanted: Wanted, benchmark: Benchmark) -> _Material:
-    words = f"the benchmark's own pairs, those with a label that at least {LEAST} pairs share"
-    return _material(wanted, benchmark, covered(benchmark.items), words)
-
-
-def _material(wanted: Wanted, benchmark: Benchmark, found: Sequence[Covered], words: str) -> _Material:
-    asked = {one.item.id: one for one in put(benchmark, Variant(template=wanted.template))}
-    chance: dict[str, float] = {}
-    for one in found:
-        two_by_two = zip(one.items[::2], one.items[1::2], strict=True)
-        each = [1 / (len(a.options) * len(b.options)) for a, b in two_by_two]
-        chance[one.pattern] = float(np.mean(each)) if each else 0.25
-    return _Material(patterns=tuple(found), asked=asked, words=words, chance=chance)
-
-
 def _read(
-    vlm: VLM, wanted: Wanted, made: _Material, run: RunFolder, notes: list[str], progress: Progress
+    vlm: VLM, wanted: Wanted, made: Material, run: RunFolder, notes: list[str], progress: Progress
 ) -> list[PatternStages]:
     """Patterns that are not on the disk are read, each written before the next."""
     log = run.jsonl(READ, key="pattern")
@@ -282,38 +176,16 @@ def _read(
         if one.pattern not in log:
             held = reader(one.items) if one.items else {}
             log.append(
-                _line(read_pattern(one, held, reading=wanted.reading, repeats=REPEATS, seed=seed), notes)
+                line_of(read_pattern(one, held, reading=wanted.reading, repeats=REPEATS, seed=seed), notes)
             )
     progress("reading stages", len(chosen), len(chosen))
-    return _from_log(log, chosen, notes, seed)
-
-
-def _line(read: PatternStages, notes: Sequence[str]) -> dict[str, Any]:
-    stages = {
-        one.stage.name: {"read": one.read.tolist(), "control": one.control.tolist()} for one in read.stages
-    }
-    return {"pattern": read.pattern, "probe": read.probe, "stages": stages, "notes": list(notes)}
-
-
-def _from_log(log: JsonLines, chosen: Sequence[Covered], notes: list[str], seed: int) -> list[PatternStages]:
-    """As it was written, whether now or by an earlier start."""
-    lines = {line["pattern"]: line for line in log}
-    notes[:] = dict.fromkeys(note for line in lines.values() for note in line["notes"])
-    found = []
-    for one in chosen:
-        line = lines[one.pattern]
-        shares = {
-            name: PairsRead(right=np.array(kept["read"]), control=np.array(kept["control"]))
-            for name, kept in line["stages"].items()
-        }
-        found.append(pattern_stages(one, shares, probe=line["probe"], seed=seed))
-    return found
+    return read_back(log, chosen, notes, seed)
 
 
 def _ask(
     vlm: VLM,
     wanted: Wanted,
-    made: _Material,
+    made: Material,
     read: Sequence[PatternStages],
     run: RunFolder,
     progress: Progress,
@@ -339,51 +211,3 @@ def _asked(
         vlm, asked, log, ask=wanted.ask, max_new_tokens=wanted.max_new_tokens, batch=wanted.batch,
         progress=progress, stage=stage,
     )  # fmt: skip
-
-
-def _rows(read: Sequence[PatternStages], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for one in read:
-        for reading in one.stages:
-            for pair, value, control in zip(one.pair_ids, reading.read, reading.control, strict=True):
-                key = {"pattern": one.pattern, "pair_id": pair, "stage": reading.stage.name}
-                rows.append({**key, "read": float(value), "control": float(control)})
-        for pair in one.pair_ids:
-            key = {"pattern": one.pattern, "pair_id": pair, "stage": "answer"}
-            rows.append({**key, "read": float(answers[one.pattern].right[pair]), "control": None})
-    return rows
-
-
-def _block(
-    read: Sequence[PatternStages],
-    verdicts: Sequence[PatternVerdict],
-    rule: Rule,
-    made: _Material,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "missing": None,
-        "items": made.words,
-        "probe": next((one.probe for one in read if one.stages), None),
-        "rule": asdict(rule),
-        "notes": list(notes),
-        "patterns": [
-            {
-                **verdict.to_dict(),
-                "in_set": one.in_set,
-                "label_pairs": dict(one.labels),
-                "stages": [
-                    {
-                        "stage": stage.stage.name,
-                        "kind": stage.stage.kind,
-                        "layer": stage.stage.layer,
-                        "pairs": stage.pairs.to_dict(),
-                        "control": stage.dealt.to_dict(),
-                        "difference": stage.difference.to_dict(),
-                    }
-                    for stage in one.stages
-                ],
-            }
-            for one, verdict in zip(read, verdicts, strict=True)
-        ],
-    }

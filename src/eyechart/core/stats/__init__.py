@@ -8,6 +8,7 @@ from eyechart.core.stats.bootstrap import (
     hierarchical_difference,
 )
 from eyechart.core.stats.correlation import Correlation, pearson, spearman
+from eyechart.core.stats.crossed import crossed_mean, crossed_ratio
 from eyechart.core.stats.paired import (
     PairedTest,
     RunsTest,
@@ -41,6 +42,8 @@ __all__ = [
     "cluster_mean",
     "cluster_rate",
     "cluster_ratios",
+    "crossed_mean",
+    "crossed_ratio",
     "exact_p",
     "fewest_hits_above_chance",
     "hierarchical_bootstrap",
