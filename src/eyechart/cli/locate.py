@@ -85,6 +85,12 @@ SpecialIsRest = Annotated[
     ),
 ]
 Sink = Annotated[bool, typer.Option(help="Cut edges to the language sequence's first position, too.")]
+PartProbe = Annotated[
+    bool,
+    typer.Option(
+        help="Read parts under knockouts by a linear probe as well, which takes most of that stage."
+    ),
+]
 Label = Annotated[str, typer.Option(help="Which tokens stand for a name: whole, first, mean or variants.")]
 Ties = Annotated[
     str, typer.Option(help="What equally likely tokens do to a rank: pessimistic, optimistic, average.")
@@ -123,6 +129,7 @@ def run_locate(
     controls: Controls = None,
     special_is_rest: SpecialIsRest = True,
     sink: Sink = False,
+    part_probe: PartProbe = True,
     label: Label = "whole",
     ties: Ties = "pessimistic",
     threshold: Threshold = 0.5,

@@ -88,6 +88,8 @@ class LocateConfig:
     controls: tuple[str, ...] = tuple(CONTROLS)
     special_is_rest: bool = True
     sink: bool = False
+    part_probe: bool = True
+    """Whether a linear probe reads parts under knockouts beside the lens; it takes most of the stage's time."""
 
     label: LabelRule = LabelRule.WHOLE
     ties: Ties = Ties.PESSIMISTIC

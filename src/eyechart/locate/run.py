@@ -236,8 +236,10 @@ def _knockout(config: LocateConfig, stages: PartStages, run: RunFolder) -> dict[
     )
     depth = len(stages.vlm.towers.language_blocks)
     layers = sorted({0, depth // 2, depth})
-    probe = probe_compensation(
-        logged, _states(stages.parts, run), stages.names, layers=layers, seed=config.seed
+    probe = (
+        probe_compensation(logged, _states(stages.parts, run), stages.names, layers=layers, seed=config.seed)
+        if config.part_probe
+        else {"why": "not asked for (--no-part-probe)"}
     )
     excluded = towers.vision_layers.note
     return {

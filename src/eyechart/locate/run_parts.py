@@ -126,7 +126,8 @@ class PartStages:
             pictured = self.pictured(image)
             arms = self.arms(pictured.towers)
             read, missing = self._knocked(image, pictured, arms)
-            run.write_bytes(states_file(image), safetensors.numpy.save(states_of(read, ["main"])))
+            if self.config.part_probe:
+                run.write_bytes(states_file(image), safetensors.numpy.save(states_of(read, ["main"])))
             log.append(line_of(image.id, read, missing))
 
     def dose(self, run: RunFolder, progress: Progress) -> None:
