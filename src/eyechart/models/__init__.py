@@ -1,10 +1,13 @@
 """Encoders, VLMs, their sources, geometry and fed features: the room that knows transformers.
 
-`load_encoder` and `load_vlm` are here by name only: importing this package loads no torch, using them does.
+`load_encoder` and `load_vlm` are here by name only: importing this package loads no torch, using them does. It also makes
+mixtures known to transformers' Auto classes, now or when those are loaded (`mixtures/registration.py`).
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from eyechart.models.mixtures.registration import register_mixtures
 
 if TYPE_CHECKING:
     from eyechart.models.encoders import load_encoder
@@ -17,6 +20,8 @@ _HOMES = {
     "load_chosen": "eyechart.models.vlms",
     "load_vlm": "eyechart.models.vlms",
 }
+
+register_mixtures()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from eyechart.core.errors import Incapable
-from eyechart.models.geometry.inputs import Outputs
+from eyechart.models.geometry.inputs import Outputs, as_examined, pixels_of
 from eyechart.models.geometry.layouts import patch_side
 from eyechart.models.geometry.pixels import Packing, packing
 from eyechart.models.geometry.proof import (
@@ -32,15 +32,17 @@ def patch_of_token(
 ) -> tuple[Int[Tensor, "token 3"] | None, str]:
     """Of each token of the tower its canvas, row and column (-1 for one that reads no patch), or None and why."""
     try:
-        held = packing(inputs, image_processor)
+        held = packing(as_examined(inputs, model), image_processor)
         cells = regions(held.tiles, held.canvas, patch_side(model.config))
     except Incapable as error:
         return None, f"no grid: {error}"
 
-    def run(pixels: Tensor) -> Tensor:
-        return _first_block_input(model, {**inputs, "pixel_values": pixels}, towers.vision_blocks[0])
+    name = pixels_of(model)
 
-    read = cells_read(run, inputs["pixel_values"], held, cells)
+    def run(pixels: Tensor) -> Tensor:
+        return _first_block_input(model, {**inputs, name: pixels}, towers.vision_blocks[0])
+
+    read = cells_read(run, inputs[name], held, cells)
     if (read == SEVERAL).any() or _different(read[read >= 0]) != int((read >= 0).sum()):
         return None, "no grid: the first layer's tokens are no single patches"
     return _located(read, held, patch_side(model.config)), ""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eyechart.core.errors import Incapable
 from eyechart.core.geometry import Geometry, raster
 from eyechart.models.geometry.fiducial import Canvases, Process, disagreement, measured_views
-from eyechart.models.geometry.inputs import Outputs, picture_inputs, picture_positions
+from eyechart.models.geometry.inputs import Outputs, as_examined, images_of, picture_inputs, picture_positions
 from eyechart.models.geometry.layouts import KNOWN, Case, laid_out, no_map, patch_side, patches, tile
 from eyechart.models.geometry.pixels import packing
 from eyechart.models.geometry.proof import Parts, prove_positions
@@ -59,10 +59,11 @@ def derive_geometry(
     if not positions:
         raise Incapable(f"{config.model_type} has no spatial map: its input holds no positions for the image")
     size = (image.height, image.width)
-    views = _views(processor.image_processor, given, size, _process(processor))
+    views = _views_fed(processor, config, given, size)
     strategy = getattr(config, "vision_feature_select_strategy", None)
     case = Case(config=config, views=views, size=size, count=len(positions), strategy=strategy)
-    note = f"{type(processor.image_processor).__name__}, laid out as {config.model_type}"
+    note = f"{_processors(processor, config)}, laid out as {config.model_type}"
+    note += _unlike(config, views)
     geometry = Geometry(image_size=size, tiles=laid_out(case), length=len(positions), note=note)
     if config.model_type in KNOWN:
         return geometry
@@ -94,8 +95,10 @@ def tower_geometry(
     config = getattr(model_or_config, "config", model_or_config)
     given = picture_inputs(processor, image) if inputs is None else inputs
     size = (image.height, image.width)
-    views = _views(processor.image_processor, given, size, _process(processor))
-    return _patch_geometry(views, config, size, processor.image_processor)
+    images = images_of(processor, config)
+    process = _process(processor) if images is processor.image_processor else _process(images)
+    views = _views(images, as_examined(given, config), size, process)
+    return _patch_geometry(views, config, size, images)
 
 
 def encoder_geometry(image_processor: Any, config: Any, image: Image.Image) -> Geometry:
@@ -130,6 +133,33 @@ def _patch_geometry(
         start += rows * columns
     note = f"{type(image_processor).__name__}, patches of {patch[0]} x {patch[1]} pixels"
     return Geometry(image_size=size, tiles=tuple(tiles), length=start, note=note)
+
+
+def _views_fed(processor: Any, config: Any, given: Outputs, size: tuple[int, int]) -> Sequence[View]:
+    """What each canvas shows whose features reach the language model: of a mixture of encoders each encoder's."""
+    first = _views(processor.image_processor, given, size, _process(processor))
+    active = getattr(config, "active", ("first",))
+    if "second_pixel_values" not in given or active == ("first",):
+        return [*first] * len(active)
+    images = processor.second_image_processor
+    held = {**given, "pixel_values": given["second_pixel_values"]}
+    second = _views(images, held, size, _process(images))
+    return [*second] if active == ("second",) else [*first, *second]
+
+
+def _unlike(config: Any, views: Sequence[View]) -> str:
+    """Says so where a mixture's encoders are shown different parts of a picture, and one position holds both."""
+    if getattr(config, "tokens_per_cell", 2) == 2 or len(views) < 2 or views[0].box == views[1].box:
+        return ""
+    return f"; a position's cell is where the {config.examined_encoder} encoder looks, the other is shown another part"
+
+
+def _processors(processor: Any, config: Any) -> str:
+    """The image processors whose canvases a record is about."""
+    first, second = processor.image_processor, getattr(processor, "second_image_processor", None)
+    if len(getattr(config, "active", ())) < 2 or getattr(processor, "second_sees", "") != "own":
+        return type(images_of(processor, config)).__name__
+    return f"{type(first).__name__} and {type(second).__name__}"
 
 
 def _views(image_processor: Any, given: Outputs, size: tuple[int, int], process: Process) -> Sequence[View]:

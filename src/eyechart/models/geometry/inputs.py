@@ -39,6 +39,24 @@ def picture_inputs(processor: Any, image: Image.Image) -> Outputs:
     return _plain_dict(processor(text=[placed], **options))
 
 
+def as_examined(inputs: Outputs, model_or_config: Any) -> Outputs:
+    """Inputs whose `pixel_values` are those of the vision tower that is examined: a mixture of encoders may have two."""
+    name = pixels_of(model_or_config)
+    return inputs if name not in inputs else {**inputs, "pixel_values": inputs[name]}
+
+
+def pixels_of(model_or_config: Any) -> str:
+    """The name of the input that the vision tower examined is given."""
+    config = getattr(model_or_config, "config", model_or_config)
+    return str(getattr(config, "examined_pixels", "pixel_values"))
+
+
+def images_of(processor: Any, model_or_config: Any) -> Any:
+    """The image processor of the vision tower examined, out of a VLM's processor."""
+    second = pixels_of(model_or_config) != "pixel_values"
+    return processor.second_image_processor if second else processor.image_processor
+
+
 def _templated(processor: Any) -> str | None:
     if not getattr(processor, "chat_template", None):
         return None

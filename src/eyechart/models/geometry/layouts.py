@@ -43,7 +43,7 @@ _QUERY_SETTINGS = ("qformer_config", "perceiver_config", "num_query_tokens", "la
 
 KNOWN = frozenset({
     "llava", "vipllava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm",
-    "paligemma", "internvl", "gemma3", "aya_vision", "mistral3",
+    "paligemma", "internvl", "gemma3", "aya_vision", "mistral3", "eyechart_mixture",
 })  # fmt: skip
 """Model types whose layout is known; any other is proved on the model before it is used."""
 
@@ -93,7 +93,7 @@ def patch_side(config: Any) -> tuple[int, int]:
     Raises:
         Incapable: its config gives none.
     """
-    vision = getattr(config, "vision_config", config)
+    vision = getattr(config, "examined_config", None) or getattr(config, "vision_config", config)
     side = getattr(vision, "patch_size", None)
     if isinstance(side, int):
         return side, side
@@ -268,7 +268,33 @@ def _union(
     )
 
 
+def _mixture(case: Case) -> tuple[tuple[Tile, ...], int]:
+    """One position for each cell of the mixture's grid; interleaved, two: each encoder's canvas has its own positions.
+
+    Of encoders that are added or concatenated the record shows the canvas of the one examined.
+    """
+    config, turns = case.config, case.config.tokens_per_cell
+    towers = {"first": config.vision_config, "second": config.second_vision_config}
+    chosen = list(zip(config.active, case.views, strict=True))
+    if turns == 1:
+        chosen = [pair for pair in chosen if pair[0] == config.examined_encoder]
+    lead = dict(zip(config.active, case.views, strict=True))[config.active[0]]
+    grid = config.grid or patches(lead, patch_side(towers[config.active[0]]))
+    tiles = []
+    for turn, (name, view) in enumerate(chosen):
+        patch = patch_side(towers[name])
+        cell = tuple(
+            n * side / cells for n, side, cells in zip(patches(view, patch), patch, grid, strict=True)
+        )
+        positions = raster(grid[0], grid[1])
+        tiles.append(
+            tile(view, (cell[0], cell[1]), tuple(tuple(p * turns + turn for p in row) for row in positions))
+        )
+    return tuple(tiles), grid[0] * grid[1] * turns
+
+
 _LAYOUTS: dict[str, Callable[[Case], tuple[tuple[Tile, ...], int]]] = {
     "llava_next": _anyres,
     "llava_onevision": _anyres,
+    "eyechart_mixture": _mixture,
 }

@@ -33,6 +33,7 @@ def load_vlm(
     attn: str | None = None,
     adapter: str | None = None,
     trust_remote_code: bool = False,
+    tower: str | None = None,
 ) -> VLM:
     """Load a VLM and prove on two small pictures what it can do.
 
@@ -44,6 +45,7 @@ def load_vlm(
         attn: `eager`, `sdpa` and what else transformers knows; None leaves the choice to transformers.
         adapter: folder of a PEFT adapter to put on the model.
         trust_remote_code: run code that comes with the checkpoint.
+        tower: `first` or `second`: which encoder of a mixture is its vision tower; None leaves it as saved.
 
     Raises:
         UserError: there is no such checkpoint, it is no VLM, weights, processor or adapter are missing or do not
@@ -58,7 +60,7 @@ def load_vlm(
     place = pick_device(device).device if device_map is None else None
     wanted, note = _dtype(config, dtype, place)
     processor = _processor(source, trust_remote_code=trust_remote_code)
-    more = {"attn_implementation": attn, "device_map": device_map}
+    more = {"attn_implementation": attn, "device_map": device_map, "examined": _tower(config, tower, source)}
     options |= {key: value for key, value in more.items() if value is not None}
     model = _model(source, {**options, "dtype": wanted}, place)
     if wanted == "auto" and model.dtype in _HALF and place is not None and place.type == "cpu":
@@ -70,6 +72,21 @@ def load_vlm(
     model.eval()
     notes = (note,) if note else ()
     return VLM(model, processor, fingerprint=fingerprint(source), adapter=print_of_adapter, notes=notes)
+
+
+def _tower(config: Any, tower: str | None, source: Source) -> str | None:
+    """The encoder of a mixture that is examined, checked."""
+    if tower is None:
+        return None
+    active = getattr(config, "active", ())
+    if tower not in active:
+        there = (
+            f"its encoders that are run are: {', '.join(active)}"
+            if active
+            else "it is no mixture of encoders"
+        )
+        raise UserError(f"no tower {tower!r} in {source.name!r}: {there}")
+    return tower
 
 
 @runtime_checkable

@@ -13,6 +13,8 @@ from eyechart.core.errors import Incapable, UserError
 from eyechart.core.geometry import Geometry
 from eyechart.core.records import Capability, Prompt
 from eyechart.models import fed, geometry
+from eyechart.models.mixtures.modeling import MixtureForConditionalGeneration
+from eyechart.models.mixtures.reading import mixture_fed
 from eyechart.models.sources import Fingerprint
 from eyechart.models.untrained import is_untrained
 from eyechart.models.vlms.capabilities import missing
@@ -347,6 +349,8 @@ class VLM:
         """
         self.require(Capability.FED_FEATURES, for_="reading fed features")
         with undisturbed(self.model, self.processor):
+            if isinstance(self.model, MixtureForConditionalGeneration):
+                return mixture_fed(self.model, self.processor, images, self.towers)
             return fed.fed_features(self.model, self.processor, images, self.towers)
 
     def geometry(self, image: Image.Image) -> Geometry:
