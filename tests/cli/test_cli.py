@@ -23,7 +23,7 @@ FROZEN = {
     "locate": {
         "adapter", "attn", "batch_size", "controls", "device", "device_map", "dry_run", "dtype", "fresh", "json", "label",
         "language_edges", "language_layers", "limit", "model", "on", "only", "out", "pairs", "parts", "parts_categories",
-        "parts_images", "parts_labels", "parts_layout", "parts_object", "parts_words", "pictures", "probe", "quiet",
+        "part_probe", "parts_images", "parts_labels", "parts_layout", "parts_object", "parts_words", "pictures", "probe", "quiet",
         "regions", "revision", "scale", "scene_seed", "seed", "sink", "size", "special_is_rest", "threshold", "ties",
         "trust_remote_code", "vision_edges", "vision_layers",
     },
@@ -41,7 +41,7 @@ FROZEN = {
     },
     "report": {"json", "runs"},
     "train": {
-        "batch_size", "clip", "json", "max_steps", "out", "questions", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
+        "batch_size", "clip", "dry_run", "json", "max_steps", "out", "questions", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
     },
     "bench list": {"json"},
     "bench check": {"json", "kind", "limit", "pairs", "scene_seed", "size", "source"},

@@ -26,8 +26,8 @@ from eyechart.train.vlm import (
     taught_loss,
     tower_sha256,
     train_only,
-    weights_sha256,
 )
+from eyechart.train.weights import weights_sha256
 from zoo_parts import save_small_clip, save_small_language, small_tokenizer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)

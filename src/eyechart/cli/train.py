@@ -1,13 +1,15 @@
-"""`eyechart train`: train a model of the zoo from its recipe."""
+"""`eyechart train`: train a model of the zoo from its recipe, or any LLaVA-like VLM from a recipe file."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eyechart.cli.console import Report, emit, progress, say
+from eyechart.cli.options import DryRun
+from eyechart.cli.train_file import is_file, run_file
 from eyechart.core.errors import UserError, unknown
 from eyechart.recipes import RECIPES
 
@@ -79,7 +81,11 @@ QuestionsOption = Annotated[
 def run_training(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help=f"What to train: {', '.join(RECIPES)}.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE",
+            help=f"What to train: {', '.join(RECIPES)}; or a recipe file (.yaml), for a VLM on data of your own.",
+            show_default=False,
+        ),
     ],
     *,
     rates: RatesOption = None,
@@ -113,27 +119,42 @@ def run_training(
         Path, typer.Option(help="Where rendered scenes lie; what is not there yet is rendered.")
     ] = Path("build/world"),
     out: Annotated[
-        Path, typer.Option(help="The trained models, a folder each; recipes find there what they build on.")
-    ] = Path("build/zoo"),
+        Path | None,
+        typer.Option(
+            help="The trained models, a folder each; recipes find there what they build on (default build/zoo, or a recipe"
+            " file's output_dir)."
+        ),
+    ] = None,
     work: Annotated[
         Path,
         typer.Option(help="Checkpoints and loss logs, a folder a model; the same command continues there."),
     ] = Path("build/work"),
     json: Annotated[bool, typer.Option("--json", help="Print where the model lies as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Train a model of the zoo on the world, and write it as a Hugging Face checkpoint.
+    """Train a model of the zoo on the world, or a VLM on data of your own, and write it as a Hugging Face checkpoint.
 
     The scenes are rendered first where they are not there yet. The same command again continues where it stopped.
-    `eyechart list recipes` says what each recipe makes, needs and takes.
+    `eyechart list recipes` says what each recipe of the zoo makes, needs and takes; a recipe file is described in
+    docs/train.md, and takes --max-steps, --batch-size, --seed and --out.
 
     Example:  eyechart train clip --rates told-all
     """
     job = Job(
         recipe=recipe, rates=rates, clip=clip, scenes=scenes, max_steps=max_steps, batch_size=batch_size,
-        seed=seed, questions=questions, world=world, out=out, work=work,
+        seed=seed, questions=questions, world=world, out=out or Path("build/zoo"), work=work,
     )  # fmt: skip
+    if is_file(recipe):
+        refused = {name: getattr(job, name) for name in ("rates", "clip", "questions", "scenes")}
+        given: dict[str, Any] = {"max_steps": max_steps, "per_device_train_batch_size": batch_size}
+        given |= {"seed": seed, "output_dir": None if out is None else str(out)}
+        run_file(Path(recipe), given, refused, dry_run=dry_run, json=json, quiet=quiet, stages=stages)
+        return
     _check(job)
+    if dry_run:
+        emit({**asdict(RECIPES[recipe]), "folder": str(job.out), "world": str(world), "work": str(work)})
+        return
     with progress(quiet=quiet or json) as bars:
         folder = _RUN[recipe](job, stages(bars))
     _tell(job, folder, json=json, quiet=quiet)

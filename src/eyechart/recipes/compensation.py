@@ -1,137 +1,85 @@
-"""Can a language model make up for what its vision tower was kept from seeing? Knockouts in the zoo's three VLMs.
+"""Can a language model make up for what its vision tower was kept from seeing? Knockouts in VLMs of the zoo's recipe.
 
-    python -m eyechart.recipes.compensation build/studies/compensation
+    python -m eyechart.recipes.compensation build/studies/compensation docs/studies
 
 After Takishita et al., "LLMs Can Compensate for Deficiencies in Visual Representations" (arXiv 2506.05439). Each VLM is read on the same
 test scenes under two vision cuts: `part<-rest` keeps the part's patches from reading anything else, `patches<-patches` keeps
-every patch alone. The language cut is the same in both: the part's positions read no earlier image position. What is done is kept, a
-run folder for each model and cut; the tables of `docs/studies/compensation.md` are made of them.
+every patch alone. The language cut is the same in both: the part's positions read no earlier image position.
+
+First the three VLMs that come with Eyechart, with every control and with the linear part probe; then those that
+`compensation_seeds` trains. All is resumable. What the tables of `docs/studies/compensation.md` are made of goes to the second folder.
 """
 
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eyechart.core.files import write_bytes, write_json
-from eyechart.locate.config import LocateConfig
-from eyechart.locate.run import Progress, locate
+import pyarrow.parquet as pq
 
-MODELS = ("zoo:llava-biased", "zoo:llava-told-all", "zoo:llava-permuted")
-CUTS: Mapping[str, tuple[str, ...]] = {"part<-rest": ("both ways", "random"), "patches<-patches": ()}
-"""Vision cuts, and the controls of each; the second leaves too few edges to draw as many at random, and cuts both ways itself."""
+from eyechart.core.files import write_json
+from eyechart.locate.run import Progress
+from eyechart.recipes.compensation_raw import BUNDLED, gather
+from eyechart.recipes.compensation_results import RAW, main
+from eyechart.recipes.compensation_seeds import CUTS, PICTURES, read, run
 
-PICTURES = 150
-"""Scenes of the test split, with some three parts that are large enough in each."""
+MODELS = ("llava-biased", "llava-told-all", "llava-permuted")
 
-BLOCKS = ("lens", "lens_rival")
-"""Readouts of the lens: against regions as large elsewhere; and, for parts that share mesh and paint with another's, against the
-other's name."""
+WITH_PROBE = "part<-rest"
+"""The vision cut that the linear part probe reads, too, and that has random edges beside it."""
 
-PROBES = ("transfer", "refit")
+CONTROLS = "compensation-controls.json"
 
 
-def study(
-    out: Path,
-    *,
-    models: Sequence[str] = MODELS,
-    cuts: Mapping[str, Sequence[str]] = CUTS,
-    pictures: int = PICTURES,
-    progress: Progress = lambda stage, done, total: None,
-) -> dict[str, Any]:
-    """Run what is missing, and sum up all of it in `out/compensation.json`.
-
-    Args:
-        out: holds the run folders.
-        models: VLMs.
-        cuts: of the vision tower, by name, with their controls.
-        pictures: scenes each is read on.
-        progress: told how far each run is.
-
-    Raises:
-        NeverFired: a knockout does not do what it says.
-    """
-    found = []
-    for cut, controls in cuts.items():
-        for model in models:
-            config = LocateConfig(
-                model=model,
-                only=("lens", "knockout"),
-                pictures=pictures,
-                vision_edges=cut,
-                controls=tuple(controls),
+def bundled(
+    out: Path, *, pictures: int = PICTURES, progress: Progress = lambda stage, done, total: None
+) -> Iterator[tuple[str, int, str, Path]]:
+    """Read the bundled VLMs under both cuts: name, `BUNDLED`, cut and run folder of each."""
+    for model in MODELS:
+        for cut, controls in CUTS.items():
+            probe = cut == WITH_PROBE
+            more = ("random",) if probe else ()
+            folder = read(
+                f"zoo:{model}", cut, (*controls, *more), out / "read", pictures, progress, part_probe=probe
             )
-            results = locate(config, out=out / folder_of(model, cut), progress=progress).results["eyechart"]
-            found.append({"model": model, "cut": cut, **summed(results)})
-    record = {"pictures": pictures, "runs": found}
-    write_json(out / "compensation.json", record)
-    return record
+            yield model, BUNDLED, cut, folder
 
 
-def folder_of(model: str, cut: str) -> str:
-    """The name of a run's folder."""
-    return "".join(letter for letter in cut if letter.isalpha()) + "-" + model.rpartition("-")[2]
+def controls_of(readings: list[tuple[str, int, str, Path]]) -> list[dict[str, Any]]:
+    """Of the bundled VLMs what is in no table of raw results: random edges, and the part probe."""
+    return [
+        {
+            "vlm": vlm,
+            "cut": cut,
+            **_summed(json.loads((folder / "results.json").read_text("utf8"))["eyechart"]),
+        }
+        for vlm, seed, cut, folder in readings
+        if seed == BUNDLED
+    ]
 
 
-def summed(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tables need of a run: every layer of the main arm, and controls at the last layer."""
-    knockout = results["knockout"]
-    blocks = {name: knockout[name] for name in BLOCKS if name in knockout}
-    blocks |= {name: knockout["probe"][name] for name in PROBES if name in knockout["probe"]}
+def _summed(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Random edges at the last layer by scale, and the probe's 2x2 at the layers it reads."""
+    knockout = block["knockout"]
+    lens = {"all parts": knockout["lens"], "look-alikes": knockout.get("lens_rival", {})}
     return {
-        "proofs": len(results["proofs"]),
-        "readouts": {name: _block(block) for name, block in blocks.items()},
+        "proofs": len(block["proofs"]),
+        "random": {
+            name: one["arms"]["random"][-1] for name, one in lens.items() if "random" in one.get("arms", {})
+        },
+        "probe": {name: one for name, one in knockout["probe"].items() if name in ("transfer", "refit")},
     }
 
 
-def _block(block: Mapping[str, Any]) -> dict[str, Any]:
-    if "why" in block:
-        return {"why": block["why"]}
-    main = block["main"]
-    return {
-        "n": block["n"],
-        "images": block["images"],
-        "left_out": block.get("left_out"),
-        "intact": block["intact"],
-        "main": block["arms"][main],
-        "controls": {name: arm[-1] for name, arm in block["arms"].items() if name != main},
-    }
-
-
-def tables(record: Mapping[str, Any]) -> str:
-    """Markdown: for each readout and cut the four cells after the projector and after the last language layer."""
-    lines = []
-    for name in (*BLOCKS, *PROBES):
-        lines += [f"### {name}", "", _HEAD, _RULE]
-        for run in record["runs"]:
-            block = run["readouts"].get(name, {})
-            if "main" in block:
-                lines += [_row(run, block, place) for place in (0, -1)]
-        lines.append("")
-    return "\n".join(lines)
-
-
-_HEAD = "| model, vision cut | layer | intact | vision cut | language cut | both cut | recovered | n |"
-_RULE = "| --- | --- | --- | --- | --- | --- | --- | --- |"
-
-
-def _row(run: Mapping[str, Any], block: Mapping[str, Any], place: int) -> str:
-    here = block["main"][place]
-    cells = [block["intact"][place], *(here["means"][c] for c in ("vision cut", "language cut", "both cut"))]
-    model = run["model"].removeprefix("zoo:")
-    return (
-        f"| `{model}`, `{run['cut']}` | {here['layer']} | "
-        + " | ".join(f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in cells)
-        + f" | {_ratio(here['recovered'])} | {block['n']} in {block['images']} |"
-    )
-
-
-def _ratio(one: Mapping[str, Any]) -> str:
-    if one["value"] is None or one["low"] is None:
-        return "undefined" if one["value"] is None else "no interval"
-    return f"{100 * one['value']:.0f} % [{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
+def study(out: Path, docs: Path) -> None:
+    """Run what is missing, and write raw results, tables and pictures."""
+    readings = list(bundled(out))
+    write_json(docs / CONTROLS, controls_of(readings))
+    readings += [(arm.name, seed, cut, folder) for arm, seed, cut, folder in run(out)]
+    pq.write_table(gather(readings), docs / RAW, compression="zstd")
+    main(docs)
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    write_bytes(folder / "tables.md", tables(study(folder)).encode())
+    study(Path(sys.argv[1]), Path(sys.argv[2]))

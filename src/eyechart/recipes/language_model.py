@@ -30,7 +30,7 @@ from eyechart.train.loop import Batch, Batches, Report, Settings, fit
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.tokens import ZooTokenizer, load_tokenizer
-from eyechart.train.vlm import weights_sha256
+from eyechart.train.weights import weights_sha256
 from eyechart.world.captions import dense, told
 from eyechart.world.draw import draw_facts
 from eyechart.world.facts import PATTERNS, Facts

@@ -28,7 +28,7 @@ from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
 from eyechart.recipes.names import namings
 from eyechart.train.export import export
-from eyechart.train.loop import Report, Settings, fit
+from eyechart.train.loop import Report, Settings, fit, take_newest
 from eyechart.train.packs import Example, Features, PackedBatches, tokenise
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
@@ -40,8 +40,8 @@ from eyechart.train.vlm import (
     taught_loss,
     tower_sha256,
     train_only,
-    weights_sha256,
 )
+from eyechart.train.weights import weights_sha256
 from eyechart.world.captions import dense, told
 from eyechart.world.facts import Facts
 from eyechart.world.questions import Question, questions
@@ -117,6 +117,7 @@ def train_vlm(
     name: str | None = None,
     alone: bool = False,
     stages: Mapping[str, Settings] = STAGES,
+    first: Path | None = None,
     report: Report | None = None,
 ) -> Path:
     """Train a VLM on the CLIP `out/clip-RATES` and the language model `out/lm`, and write it to `out/llava-RATES`.
@@ -130,7 +131,8 @@ def train_vlm(
         work: features and checkpoints go to `work/NAME`; the same command goes on there.
         name: another name than `llava-RATES`.
         alone: the patches it is shown have read no other token in its vision tower: what can be learnt without context.
-        stages: how long and how fast to train in each.
+        stages: how long and how fast to train in each; those that are left out are passed over.
+        first: a finished stage 1 (`work/NAME/projector`) to go on from, where `stages` has none.
         report: told the features and the steps that are done.
 
     Raises:
@@ -150,9 +152,11 @@ def train_vlm(
     asked = choose_questions(facts, per_pattern, seed)
     taught = _taught(facts, asked, _named(_mapped(maps, known), model.config.image_seq_length, seed), seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
-    for stage, read in taught.items():
+    if first is not None:
+        take_newest(Taught(model), first)
+    for stage in (stage for stage in taught if stage in stages):
         train_only(model, "projector" if stage == "projector" else "whole")
-        _train(model, processor, features, read, stages[stage], work / name / stage, report)
+        _train(model, processor, features, taught[stage], stages[stage], work / name / stage, report)
     _check_frozen(model, tower)
     export(model, out / name, processor)
     record = {

@@ -23,7 +23,7 @@ from transformers import ViTModel
 from eyechart.core.errors import UserError
 from eyechart.train.crops import Crops
 from eyechart.train.towers import TowerShape, export_tower, make_tower, sine_positions, to_pixels
-from eyechart.train.vlm import weights_sha256
+from eyechart.train.weights import weights_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

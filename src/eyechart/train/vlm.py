@@ -4,7 +4,6 @@ The architecture is LLaVA 1.5's (arXiv 2310.03744): the patches of the vision to
 projector, the language model. The tower stays frozen, so what the projector reads is computed once for each picture.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from eyechart.train.loop import Report
 from eyechart.train.packs import NO_TARGET, Features
 from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
 from eyechart.train.tokens import load_tokenizer
+from eyechart.train.weights import weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +138,6 @@ def start_projector(
     size = words.weight.std() / given.std(0).mean()
     second.weight.mul_(size)
     second.bias.copy_(-size * given.mean(0))
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """A hash of a module's parameters and buffers, names and shapes included: equal means equal bit for bit."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def tower_sha256(model: LlavaForConditionalGeneration) -> str:

@@ -1,7 +1,5 @@
 """Means and ratios over training runs crossed with clusters of several items, both drawn anew."""
 
-from typing import cast
-
 import numpy as np
 
 from eyechart.core.stats._arrays import Count, FloatArray, Values, chunks, count, numbers, same, share
@@ -121,7 +119,7 @@ def _cells(values: Values, what: str) -> FloatArray:
         raise ValueError(
             f"{what} has {cells.shape[0]} runs x {cells.shape[1]} clusters; two of each are needed"
         )
-    return cast(FloatArray, cells)
+    return cells
 
 
 def _tails(level: float) -> tuple[float, float]:
