@@ -98,6 +98,11 @@ def contrasts(raw: Raw, scale: str = "look-alikes") -> Iterator[Contrast]:
                 block = raw.block(vlm, cut, scale, last)
                 gain = block.cells[VISION] - block.cells[BOTH]
                 yield contrast(f"`{vlm}`, `{cut}`: vision cut minus both cut", block, gain)
+    for vlm in ("told-all", "permuted"):
+        if {("biased", PART), (vlm, PART)} <= there:
+            one, other = _paired(raw, scale, ("biased", PART), (vlm, PART))
+            more = (other.cells[VISION] - other.cells[BOTH]) - (one.cells[VISION] - one.cells[BOTH])
+            yield contrast(f"the same, `{vlm}` minus `biased`, `{PART}`", one, more)
     if {("biased", PATCHES), ("biased-alone", PATCHES)} <= there:
         one, other = _paired(raw, scale, ("biased", PATCHES), ("biased-alone", PATCHES))
         yield contrast(
