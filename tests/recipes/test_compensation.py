@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,15 @@ from safetensors.torch import load_file
 from eyechart.recipes import compensation_seeds as seeds_recipe
 from eyechart.recipes.compensation import controls_of
 from eyechart.recipes.compensation_raw import BUNDLED, Raw, gather
-from eyechart.recipes.compensation_results import RAW, contrasts, main, picture, recovered, tables
+from eyechart.recipes.compensation_results import (
+    RAW,
+    TABLES,
+    contrasts,
+    main,
+    picture,
+    recovered,
+    tables,
+)
 from eyechart.recipes.compensation_seeds import ARMS, STAGE_ONE, STAGE_TWO, run
 from eyechart.world.sets import render_set
 from eyechart.world.sets_plan import SetPlan
@@ -174,3 +183,9 @@ def test_bundled_models_are_read_with_every_control(tmp_path):
     assert found["proofs"] >= 4
     assert set(found["random"]) == {"all parts", "look-alikes"} or set(found["random"]) == {"all parts"}
     assert set(found["probe"]) == {"transfer", "refit"}
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_docs_are_those_of_the_raw_results():
+    docs = Path(__file__).parents[2] / "docs" / "studies"
+    assert tables(Raw.load(docs / RAW)) == (docs / TABLES).read_text("utf8")

@@ -6,7 +6,7 @@ After Takishita et al., "LLMs Can Compensate for Deficiencies in Visual Represen
 test scenes under two vision cuts: `part<-rest` keeps the part's patches from reading anything else, `patches<-patches` keeps
 every patch alone. The language cut is the same in both: the part's positions read no earlier image position.
 
-First the three VLMs that come with Eyechart, with every control and with the linear part probe; then those that
+First the three VLMs that come with Eyechart, with every control, and one of them by the linear part probe, too; then those that
 `compensation_seeds` trains. All is resumable. What the tables of `docs/studies/compensation.md` are made of goes to the second folder.
 """
 
@@ -26,8 +26,11 @@ from eyechart.recipes.compensation_seeds import CUTS, PICTURES, read, run
 
 MODELS = ("llava-biased", "llava-told-all", "llava-permuted")
 
-WITH_PROBE = "part<-rest"
-"""The vision cut that the linear part probe reads, too, and that has random edges beside it."""
+MAIN_CUT = "part<-rest"
+"""The vision cut that has random edges beside it."""
+
+PROBED = "llava-biased"
+"""The VLM that the linear part probe reads under it, too: a probe takes more time than all the rest of a reading."""
 
 CONTROLS = "compensation-controls.json"
 
@@ -38,8 +41,7 @@ def bundled(
     """Read the bundled VLMs under both cuts: name, `BUNDLED`, cut and run folder of each."""
     for model in MODELS:
         for cut, controls in CUTS.items():
-            probe = cut == WITH_PROBE
-            more = ("random",) if probe else ()
+            more, probe = ("random",) if cut == MAIN_CUT else (), (model, cut) == (PROBED, MAIN_CUT)
             folder = read(
                 f"zoo:{model}", cut, (*controls, *more), out / "read", pictures, progress, part_probe=probe
             )
