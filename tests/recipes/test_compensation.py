@@ -141,7 +141,7 @@ def test_a_small_study_trains_reads_and_is_summed_up(tmp_path):
     render_set(maps, SetPlan(split="train", scenes=20), size=96, workers=1, maps=True)
     short = replace(STAGE_TWO, max_steps=2, per_device_train_batch_size=8, warmup_steps=0)
     stages = {"projector": replace(STAGE_ONE["projector"], max_steps=1, per_device_train_batch_size=8)}
-    options = {"scenes": scenes, "maps": maps, "stages": (stages, short), "per_pattern": 4, "pictures": 4}
+    options = {"scenes": scenes, "maps": maps, "stages": (stages, short), "per_pattern": 4, "pictures": 2}
     arms = [arm for arm in ARMS if arm.rates == "biased"]
     done = list(run(tmp_path / "out", arms=arms, seeds=(0, 1), **options))
     assert [(arm.name, seed, cut) for arm, seed, cut, _ in done if seed == 1] == [
@@ -174,7 +174,7 @@ def test_bundled_models_are_read_with_every_control(tmp_path):
         "part<-rest",
         ("both ways", "random"),
         tmp_path,
-        6,
+        4,
         lambda *_: None,
         part_probe=True,
     )

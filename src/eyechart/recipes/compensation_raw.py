@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from eyechart.locate.arms import BOTH, INTACT, LANGUAGE, VISION, WHOLE, Cell
@@ -89,7 +89,7 @@ class Raw:
     """The table, read back."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._columns = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        self._columns = {name: _array(table[name].combine_chunks()) for name in table.column_names}
 
     @classmethod
     def load(cls, path: Path) -> "Raw":
@@ -138,3 +138,11 @@ class Raw:
             sizes=sizes,
             cells=dict(zip(names, totals, strict=True)),
         )
+
+
+def _array(column: Any) -> Shaped[ndarray, " row"]:
+    """A column's values; words by their places in the column's dictionary."""
+    if not pa.types.is_dictionary(column.type):
+        return np.asarray(column)
+    words = np.array(column.dictionary.to_pylist())
+    return np.asarray(words[np.asarray(column.indices)])
