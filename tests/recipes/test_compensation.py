@@ -135,7 +135,9 @@ def test_tables_and_picture_show_every_arm(raw):
 
 
 @pytest.mark.slow
-def test_a_small_study_trains_reads_and_is_summed_up(tmp_path):
+def test_a_small_study_trains_reads_and_is_summed_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("eyechart.recipes.vlm.NAMED", 200)
+    monkeypatch.setattr("eyechart.recipes.vlm.NAMED_LATER", 60)
     scenes, maps = tmp_path / "scenes", tmp_path / "maps"
     render_set(scenes, SetPlan(split="train", scenes=40), size=96, workers=1)
     render_set(maps, SetPlan(split="train", scenes=20), size=96, workers=1, maps=True)
