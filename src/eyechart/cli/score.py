@@ -152,16 +152,14 @@ def run_score(
     batch = int(batch_size) if batch_size.isdecimal() else batch_size
     if engine != "eyechart":
         lmms = {"limit": limit, "batch_size": batch if isinstance(batch, int) else 1, "device": device}
-        _by_engine(engine, model, tasks, lmms, out=out, quiet=quiet)
-        return
+        return _by_engine(engine, model, tasks, lmms, out=out, quiet=quiet)
     options = {
         "model": base_url or model, "served_model": model if base_url else None, "on": on, "kind": kind, "ask": ask,
         "template": template, "labels": labels, "order": order, "show": show, "side": side, "also": tuple(also or ()),
         "max_new_tokens": max_new_tokens, "scene_seed": scene_seed, "size": size, "pairs": pairs,
-        "concurrency": concurrency, "retries": retries, "timeout": timeout, "judge": judge,
-        "judge_model": judge_model, "judge_for": judge_for, "adapter": adapter, "limit": limit, "seed": seed,
-        "batch_size": batch, "dtype": dtype, "device": device, "device_map": device_map, "attn": attn,
-        "revision": revision, "trust_remote_code": trust_remote_code,
+        "concurrency": concurrency, "retries": retries, "timeout": timeout, "judge": judge, "judge_model": judge_model,
+        "judge_for": judge_for, "adapter": adapter, "limit": limit, "seed": seed, "trust_remote_code": trust_remote_code,
+        "batch_size": batch, "dtype": dtype, "device": device, "device_map": device_map, "attn": attn, "revision": revision,
     }  # fmt: skip
     _by_us(options, tasks, out=out, fresh=fresh, json=json, quiet=quiet, dry_run=dry_run)
 

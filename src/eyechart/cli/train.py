@@ -76,61 +76,68 @@ QuestionsOption = Annotated[
         help="vlm: at most so many of each pattern (default 5000); the model is named after them, as llava-biased-1000.",
     ),
 ]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help=f"What to train: {', '.join(RECIPES)}; or a recipe file (.yaml), for a VLM on data of your own.",
+        show_default=False,
+    ),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."),
+]
+Scenes = Annotated[
+    int | None,
+    typer.Option(
+        help="How many scenes to train on (default: those that are rendered, or the recipe's number)."
+    ),
+]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(help="Steps of training, of each stage where there are several (default: the recipe's)."),
+]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(help="Examples a step, of each stage where there are several (default: the recipe's)."),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Seed of the first weights and of the order of batches (default 0).")
+]
+WorldFolder = Annotated[
+    Path, typer.Option(help="Where rendered scenes lie; what is not there yet is rendered.")
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="The trained models, a folder each; recipes find there what they build on (default build/zoo, or a recipe"
+        " file's output_dir)."
+    ),
+]
+WorkFolder = Annotated[
+    Path,
+    typer.Option(help="Checkpoints and loss logs, a folder a model; the same command continues there."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print where the model lies as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")]
 
 
 def run_training(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help=f"What to train: {', '.join(RECIPES)}; or a recipe file (.yaml), for a VLM on data of your own.",
-            show_default=False,
-        ),
-    ],
+    recipe: Recipe,
     *,
     rates: RatesOption = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."
-        ),
-    ] = None,
+    clip: Clip = None,
     questions: QuestionsOption = None,
-    scenes: Annotated[
-        int | None,
-        typer.Option(
-            help="How many scenes to train on (default: those that are rendered, or the recipe's number)."
-        ),
-    ] = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps of training, of each stage where there are several (default: the recipe's)."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Examples a step, of each stage where there are several (default: the recipe's)."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the first weights and of the order of batches (default 0).")
-    ] = None,
-    world: Annotated[
-        Path, typer.Option(help="Where rendered scenes lie; what is not there yet is rendered.")
-    ] = Path("build/world"),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The trained models, a folder each; recipes find there what they build on (default build/zoo, or a recipe"
-            " file's output_dir)."
-        ),
-    ] = None,
-    work: Annotated[
-        Path,
-        typer.Option(help="Checkpoints and loss logs, a folder a model; the same command continues there."),
-    ] = Path("build/work"),
-    json: Annotated[bool, typer.Option("--json", help="Print where the model lies as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
+    scenes: Scenes = None,
+    max_steps: MaxSteps = None,
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = None,
+    world: WorldFolder = Path("build/world"),
+    out: OutFolder = None,
+    work: WorkFolder = Path("build/work"),
+    json: JsonOption = False,
+    quiet: QuietOption = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train a model of the zoo on the world, or a VLM on data of your own, and write it as a Hugging Face checkpoint.

@@ -160,13 +160,13 @@ def train_vlm(
     _check_frozen(model, tower)
     export(model, out / name, processor)
     record = {
+        "rates": rates,
+        "seed": seed,
         **_told(asked, taught, stages),
-        **{f"{what}_sha256": set_hash(folder) for what, folder in (("scenes", scenes), ("maps", maps))},
         **({"alone": True} if alone else {}),
-        "vision_tower_sha256": tower,
-        "seconds": round(time.monotonic() - began),
     }
-    write_json(out / name / "training.json", {"rates": rates, "seed": seed, **record})
+    record |= {"scenes_sha256": set_hash(scenes), "maps_sha256": set_hash(maps), "vision_tower_sha256": tower}
+    write_json(out / name / "training.json", {**record, "seconds": round(time.monotonic() - began)})
     return out / name
 
 

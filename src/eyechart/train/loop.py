@@ -164,11 +164,7 @@ def fit(
             folder.mkdir(parents=True, exist_ok=True)
             _claim(folder, {"settings": asdict(settings), "identity": dict(identity or {})})
         newest = _newest_checkpoint(folder)
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        callbacks=[_Watch(folder, after_step, report)],
-    )
+    trainer = _Trainer(model=model, args=arguments, callbacks=[_Watch(folder, after_step, report)])
     trainer.objective, trainer.batches, trainer.muon_rate = objective, batches, settings.muon_rate
     trainer.kept = None if kept is None else frozenset(kept)
     trainer.model_accepts_loss_kwargs = trainer.loss_is_scaled_for_ga = summed
