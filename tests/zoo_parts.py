@@ -9,6 +9,7 @@ from eyechart.train.contrastive import ClipShape, export_clip, make_clip
 from eyechart.train.language import LanguageShape, export_language_model, make_language_model
 from eyechart.train.prompts import DESCRIBE, answered
 from eyechart.train.tokens import train_tokenizer
+from eyechart.train.towers import TowerShape, export_tower, make_tower
 
 SAID = (
     "Is the mug full or empty?\nA. full\nB. empty\nAnswer with the option's letter from the given choices directly.",
@@ -44,3 +45,11 @@ def save_small_language(folder: Path, tokenizer: PreTrainedTokenizerFast, *, see
     return export_language_model(
         draw_weights(make_language_model(tokenizer, shape), seed=seed), tokenizer, folder
     )
+
+
+def save_small_vit(folder: Path, *, side: int = 24, seed: int = 2) -> Path:
+    """A vision-only encoder of width 16, patches of 12."""
+    shape = TowerShape(
+        image_size=side, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2
+    )
+    return export_tower(draw_weights(make_tower(shape), seed=seed).state_dict(), shape, folder)

@@ -41,7 +41,8 @@ FROZEN = {
     },
     "report": {"json", "runs"},
     "train": {
-        "batch_size", "clip", "dry_run", "json", "max_steps", "out", "questions", "quiet", "rates", "recipe", "scenes", "seed", "work", "world",
+        "alpha", "batch_size", "clip", "dry_run", "json", "max_steps", "mixture", "out", "questions", "quiet", "rates", "recipe", "scenes",
+        "second", "seed", "work", "world",
     },
     "bench list": {"json"},
     "bench check": {"json", "kind", "limit", "pairs", "scene_seed", "size", "source"},

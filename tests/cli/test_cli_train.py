@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from eyechart import zoo
 from eyechart.cli import main, train
+from eyechart.cli.train import Job, _vlm_name
 from eyechart.recipes import RECIPES
 from eyechart.recipes.clip import RATES
 from eyechart.world.sets import load_set, render_set
@@ -54,6 +56,18 @@ def test_the_list_of_recipes_is_what_train_can_run(capsys):
         (["clip", "--clip", "clip-biased"], "--clip clip-biased is not for clip, but for vlm"),
         (["tokenizer", "--max-steps", "3"], "--max-steps 3 is not for tokenizer, but for clip, masked"),
         (["zoo", "--seed", "1"], "--seed 1 is not for zoo, but for tokenizer, clip, masked"),
+        (["vlm", "--second", "maee"], "no vision-only encoder of the zoo named 'maee'. Did you mean 'mae'?"),
+        (["vlm", "--second", "mae", "--mixture", "aditive"], "Did you mean 'additive'?"),
+        (["vlm", "--mixture", "additive"], "say how a second encoder is joined: give --second, too"),
+        (
+            ["vlm", "--second", "mae", "--alpha", ".5"],
+            "--alpha 0.5 is the CLIP's share in --mixture additive",
+        ),
+        (
+            ["vlm", "--second", "mae", "--mixture", "additive", "--alpha", "2"],
+            "--alpha 2.0 is the CLIP's share in --mixture additive: give both, and a share from 0 to 1",
+        ),
+        (["clip", "--second", "mae"], "--second mae is not for clip, but for vlm"),
         (["masked", "--questions", "3"], "--questions 3 is not for masked, but for vlm: leave it out"),
         (["vlm", "--questions", "0"], "--questions 0 teach nothing: give 1 or more of each pattern"),
         (["masked", "--scenes", "0"], "0 scenes in families of 1: give 1 scene or more"),
@@ -209,3 +223,23 @@ def test_from_an_empty_folder_to_a_vlm_with_an_interruption(capsys, place, monke
     assert code == 0
     assert "rendering (2)" in err
     assert AutoModel.from_pretrained("build/zoo/two-view").config.image_size == 96
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "llava-told-all"),
+        ({"questions": 9}, "llava-told-all-9"),
+        ({"second": "two-view"}, "imof-told-all"),
+        ({"second": "two-view", "mixture": "concatenated", "questions": 9}, "concatenated-told-all-9"),
+        ({"second": "mae", "mixture": "additive"}, "amof-0.5-told-all-mae"),
+        ({"second": "mae", "mixture": "additive", "alpha": 0.25}, "amof-0.25-told-all-mae"),
+    ],
+)
+def test_a_vlm_is_named_after_what_it_sees_through(asked, name):
+    nothing = dict.fromkeys(
+        field for field in Job.__dataclass_fields__ if field not in ("world", "out", "work")
+    )
+    folders = {"world": Path("world"), "out": Path("out"), "work": Path("work")}
+    job = Job(**{**nothing, "recipe": "vlm", **folders, **asked})
+    assert _vlm_name(job, "clip-told-all") == name

@@ -15,11 +15,18 @@ from eyechart.recipes import RECIPES
 
 if TYPE_CHECKING:
     from eyechart.train.loop import Settings
+    from eyechart.train.mixture import Sight
 
 CLIPS: Mapping[str, str] = {
     f"clip-{rates.replace('_', '-')}": rates for rates in ("biased", "told_all", "permuted")
 }
 """The zoo's CLIPs, and the name of each one's caption rates in `recipes.clip.RATES`."""
+
+SSL = ("two-view", "mae")
+"""The zoo's encoders that learnt from pictures alone."""
+
+JOINED: Mapping[str, str] = {"interleaved": "imof", "additive": "amof", "concatenated": "concatenated"}
+"""Ways to join two encoders, and what their VLMs are called."""
 
 STAGES = {"train": "training", "features": "encoding pictures"}
 """What a stage is called on its bar, where the training room calls it otherwise."""
@@ -32,6 +39,9 @@ class Job:
     recipe: str
     rates: str | None
     clip: str | None
+    second: str | None
+    mixture: str | None
+    alpha: float | None
     scenes: int | None
     max_steps: int | None
     batch_size: int | None
@@ -57,7 +67,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "masked": ("scenes", "max_steps", "batch_size", "seed"),
     "two-view": ("scenes", "max_steps", "batch_size", "seed"),
     "language-model": ("max_steps", "batch_size", "seed"),
-    "vlm": ("clip", "questions", "scenes", "max_steps", "batch_size", "seed"),
+    "vlm": ("clip", "second", "mixture", "alpha", "questions", "scenes", "max_steps", "batch_size", "seed"),
     "cards": (),
     "zoo": (),
 }
@@ -87,6 +97,24 @@ Recipe = Annotated[
 Clip = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="vlm: the CLIP it sees with, a folder in --out (default clip-biased)."),
+]
+Second = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="vlm: a second encoder, a folder in --out, such as two-view or mae; makes a mixture of features.",
+    ),
+]
+MixtureOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="vlm: how two encoders are joined: interleaved (the default), additive or concatenated.",
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="vlm: the CLIP's share where features are added (default .5)."),
 ]
 Scenes = Annotated[
     int | None,
@@ -128,6 +156,9 @@ def run_training(
     *,
     rates: RatesOption = None,
     clip: Clip = None,
+    second: Second = None,
+    mixture: MixtureOption = None,
+    alpha: Alpha = None,
     questions: QuestionsOption = None,
     scenes: Scenes = None,
     max_steps: MaxSteps = None,
@@ -149,11 +180,12 @@ def run_training(
     Example:  eyechart train clip --rates told-all
     """
     job = Job(
-        recipe=recipe, rates=rates, clip=clip, scenes=scenes, max_steps=max_steps, batch_size=batch_size,
+        recipe=recipe, rates=rates, clip=clip, second=second, mixture=mixture, alpha=alpha, scenes=scenes, max_steps=max_steps, batch_size=batch_size,
         seed=seed, questions=questions, world=world, out=out or Path("build/zoo"), work=work,
     )  # fmt: skip
     if is_file(recipe):
-        refused = {name: getattr(job, name) for name in ("rates", "clip", "questions", "scenes")}
+        own = ("rates", "clip", "second", "mixture", "alpha", "questions", "scenes")
+        refused = {name: getattr(job, name) for name in own}
         given: dict[str, Any] = {"max_steps": max_steps, "per_device_train_batch_size": batch_size}
         given |= {"seed": seed, "output_dir": None if out is None else str(out)}
         run_file(Path(recipe), given, refused, dry_run=dry_run, json=json, quiet=quiet, stages=stages)
@@ -185,7 +217,7 @@ def _check(job: Job) -> None:
     """Refuse what can be refused before anything is rendered or loaded."""
     if job.recipe not in RECIPES:
         raise unknown("recipe", job.recipe, RECIPES)
-    for option in ("rates", "clip", "questions", "scenes", "max_steps", "batch_size", "seed"):
+    for option in dict.fromkeys(option for options in TAKES.values() for option in options):
         given = getattr(job, option)
         if given is not None and option not in TAKES[job.recipe]:
             takers = [name for name, options in TAKES.items() if option in options]
@@ -198,8 +230,23 @@ def _check(job: Job) -> None:
         raise unknown("set of caption rates", job.rates, known)
     if job.clip is not None and job.clip not in CLIPS:
         raise unknown("CLIP of the zoo", job.clip, CLIPS)
+    _check_sight(job)
     if job.questions is not None and job.questions < 1:
         raise UserError(f"--questions {job.questions} teach nothing: give 1 or more of each pattern")
+
+
+def _check_sight(job: Job) -> None:
+    """Refuse options of a mixture that do not go together."""
+    if job.second is not None and job.second not in SSL:
+        raise unknown("vision-only encoder of the zoo", job.second, SSL)
+    if job.mixture is not None and job.mixture not in JOINED:
+        raise unknown("way to join two encoders", job.mixture, JOINED)
+    if job.second is None and (job.mixture is not None or job.alpha is not None):
+        raise UserError("--mixture and --alpha say how a second encoder is joined: give --second, too")
+    if job.alpha is not None and (job.mixture != "additive" or not 0 <= job.alpha <= 1):
+        raise UserError(
+            f"--alpha {job.alpha} is the CLIP's share in --mixture additive: give both, and a share from 0 to 1"
+        )
 
 
 def _tokenizer(job: Job, report: Report) -> Path:
@@ -271,6 +318,8 @@ def _vlm(job: Job, report: Report) -> Path:
 
     stages = {stage: job.settings(settings) for stage, settings in STAGES.items()}
     clip = job.clip or "clip-biased"
+    if job.second is not None:
+        _trained_before(job, job.second, {"mae": "masked"}.get(job.second, job.second))
     _trained_before(job, clip, f"clip --rates {clip.removeprefix('clip-')}")
     _trained_before(job, "lm", "language-model")
     scenes = _scenes(job, report)
@@ -283,16 +332,41 @@ def _vlm(job: Job, report: Report) -> Path:
     with quiet():
         return train_vlm(
             CLIPS[clip],
+            sight=_sight(job, clip),
             scenes=scenes,
             maps=training_maps(job.world / "maps", scenes=min(MAPPED, count_of(scenes)), progress=report),
             per_pattern=job.questions or PER_PATTERN,
-            name=None if job.questions is None else f"{clip.replace('clip', 'llava')}-{job.questions}",
+            name=_vlm_name(job, clip),
             seed=job.seed or 0,
             work=job.work,
             out=job.out,
             stages=stages,
             report=report,
         )
+
+
+def _sight(job: Job, clip: str) -> "Sight | None":
+    """The mixture that is asked for, if one is."""
+    from eyechart.train.mixture import Sight
+
+    if job.second is None:
+        return None
+    mixture: Any = job.mixture or "interleaved"
+    alpha = 0.5 if job.alpha is None else job.alpha
+    return Sight(
+        first=clip, second=job.second, mixture=mixture, alpha=alpha, standardise=mixture == "additive"
+    )
+
+
+def _vlm_name(job: Job, clip: str) -> str:
+    """The folder of a VLM: after its CLIP, how a second encoder is joined (named unless it is two-view), limited questions."""
+    name = clip.replace("clip", "llava")
+    if job.second is not None:
+        mixture = job.mixture or "interleaved"
+        share = f"-{0.5 if job.alpha is None else job.alpha:g}" if mixture == "additive" else ""
+        name = f"{JOINED[mixture]}{share}-{clip.removeprefix('clip-')}"
+        name += "" if job.second == SSL[0] else f"-{job.second}"
+    return name if job.questions is None else f"{name}-{job.questions}"
 
 
 def _cards(job: Job, report: Report) -> Path:

@@ -20,19 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from eyechart.core.errors import UserError, unknown
 from eyechart.core.files import write_json
 from eyechart.recipes.clip import RATES
 from eyechart.recipes.forms import LABEL_SHARES, WORD, ask, draw_form
 from eyechart.recipes.names import namings
+from eyechart.train.cached import Features, SideBySide
 from eyechart.train.export import export
 from eyechart.train.loop import Report, Settings, fit, take_newest
-from eyechart.train.packs import Example, Features, PackedBatches, tokenise
+from eyechart.train.mixture import Sight, join_mixture, see_all
+from eyechart.train.packs import Example, PackedBatches, tokenise
 from eyechart.train.prompts import DESCRIBE
 from eyechart.train.prompts import told as asked_of
 from eyechart.train.vlm import (
+    Joined,
     Taught,
     cached_features,
     join_towers,
@@ -108,6 +110,7 @@ TOLD_SHARE = 0.15
 def train_vlm(
     rates: str = "biased",
     *,
+    sight: Sight | None = None,
     scenes: Path = Path("build/world/train"),
     maps: Path = Path("build/world/maps"),
     per_pattern: int = PER_PATTERN,
@@ -124,6 +127,7 @@ def train_vlm(
 
     Args:
         rates: the caption rates of its CLIP, a name in `recipes.clip.RATES`.
+        sight: the encoders of a mixture of features to train instead of a LLaVA, folders in `out`; name it, too.
         scenes: a rendered set of training scenes.
         maps: the first of the same scenes, rendered with maps.
         per_pattern: questions of each pattern.
@@ -143,20 +147,18 @@ def train_vlm(
     began, known, kind = time.monotonic(), load_set(scenes), rates.replace("_", "-")
     name = name or f"llava-{kind}"
     facts = [scene.facts for scene in known.scenes]
-    model, processor = join_towers(out / f"clip-{kind}", out / "lm", seed=seed)
-    tower = tower_sha256(model)
-    folder = work / (f"features-{kind}-alone" if alone else f"features-{kind}")
-    features = cached_features(
-        model, processor, known.images, folder, source=set_hash(scenes), alone=alone, report=report
+    model, processor, features = _joined(
+        sight, kind, known, set_hash(scenes), seed=seed, alone=alone, work=work, out=out, report=report
     )
+    tower = tower_sha256(model)
     asked = choose_questions(facts, per_pattern, seed)
-    taught = _taught(facts, asked, _named(_mapped(maps, known), model.config.image_seq_length, seed), seed)
+    taught = _taught(facts, asked, _named(_mapped(maps, known), features.shape[1], seed), seed)
     start_projector(model, np.asarray(features[:: max(1, len(features) // STARTED_ON)]), seed=seed)
     if first is not None:
         take_newest(Taught(model), first)
     for stage in (stage for stage in taught if stage in stages):
         train_only(model, "projector" if stage == "projector" else "whole")
-        _train(model, processor, features, taught[stage], stages[stage], work / name / stage, report)
+        train_on(model, processor, features, taught[stage], stages[stage], work / name / stage, report)
     _check_frozen(model, tower)
     export(model, out / name, processor)
     record = {
@@ -164,10 +166,36 @@ def train_vlm(
         "seed": seed,
         **_told(asked, taught, stages),
         **({"alone": True} if alone else {}),
+        **({} if sight is None else {"sight": asdict(sight)}),
     }
     record |= {"scenes_sha256": set_hash(scenes), "maps_sha256": set_hash(maps), "vision_tower_sha256": tower}
     write_json(out / name / "training.json", {**record, "seconds": round(time.monotonic() - began)})
     return out / name
+
+
+def _joined(
+    sight: Sight | None,
+    kind: str,
+    known: SceneSet,
+    source: str,
+    *,
+    seed: int,
+    alone: bool,
+    work: Path,
+    out: Path,
+    report: Report | None,
+) -> tuple[Joined, Any, Features | SideBySide]:
+    """A VLM of trained parts, its processor, and what its adapters read of all pictures."""
+    if sight is not None:
+        mixture, asking = join_mixture(sight, out, out / "lm", seed=seed)
+        seen = see_all(sight, mixture, asking, known.images, work, source=source, report=report)
+        return mixture, asking, seen
+    model, processor = join_towers(out / f"clip-{kind}", out / "lm", seed=seed)
+    folder = work / (f"features-{kind}-alone" if alone else f"features-{kind}")
+    features = cached_features(
+        model, processor, known.images, folder, source=source, alone=alone, report=report
+    )
+    return model, processor, features
 
 
 def _told(
@@ -183,7 +211,7 @@ def _told(
     }
 
 
-def _check_frozen(model: LlavaForConditionalGeneration, tower: str) -> None:
+def _check_frozen(model: Joined, tower: str) -> None:
     if tower_sha256(model) != tower:
         raise RuntimeError(f"the frozen vision tower has changed: it was {tower}, is {tower_sha256(model)}")
 
@@ -223,24 +251,26 @@ def _taught(
     }
 
 
-def _train(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    features: Features,
+def train_on(
+    model: Joined,
+    processor: Any,
+    features: Features | SideBySide,
     taught: Sequence[Example],
     settings: Settings,
     folder: Path,
-    report: Report | None,
+    report: Report | None = None,
 ) -> None:
     """One stage, from its newest checkpoint if there is one."""
     tokenizer: Any = processor.tokenizer
+    tokens_per_patch = getattr(model.config, "tokens_per_cell", 1)
     batches = PackedBatches(
         tokenise(taught, tokenizer),
         features,
         image_id=model.config.image_token_index,
         pad_id=tokenizer.pad_token_id,
         examples=settings.per_device_train_batch_size,
-        longest=LONGEST,
+        longest=LONGEST + (tokens_per_patch - 1) * features.shape[1],
+        tokens_per_patch=tokens_per_patch,
         seed=settings.seed,
     )
     identity = {"examples": batches.sha256, "from": weights_sha256(model)}

@@ -20,9 +20,8 @@ from numpy import ndarray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from eyechart.train.cached import Features, SideBySide
 from eyechart.train.prompts import END, IMAGE, answered, prompt
-
-Features = Float16[ndarray, "picture patch dim"] | Float32[ndarray, "picture patch dim"]
 
 Row = Int64[ndarray, "_"]
 """The segments of one row."""
@@ -175,12 +174,13 @@ class PackedBatches:
     def __init__(
         self,
         segments: Segments,
-        features: Features,
+        features: Features | SideBySide,
         *,
         image_id: int,
         pad_id: int,
         examples: int,
         longest: int = 256,
+        tokens_per_patch: int = 1,
         seed: int = 0,
     ) -> None:
         """Take tokenised examples and the features of the pictures they speak of.
@@ -189,6 +189,7 @@ class PackedBatches:
             features: what the projector reads of each picture.
             examples: in a batch; the row that reaches the number is its last.
             longest: tokens of a row; a single example may be longer.
+            tokens_per_patch: of the language model: two where those of two encoders take turns.
 
         Raises:
             ValueError: there are fewer examples than a batch needs, or one speaks of a picture without features.
@@ -201,7 +202,8 @@ class PackedBatches:
             )
         self.segments, self.features = segments, features
         self._image_id, self._pad_id, self._examples, self._seed = image_id, pad_id, examples, seed
-        self.rows = pack(segments, patches=features.shape[1], longest=longest)
+        self._tokens_per_patch = tokens_per_patch
+        self.rows = pack(segments, patches=features.shape[1] * tokens_per_patch, longest=longest)
         self._epoch = lru_cache(maxsize=4)(self._drawn)
 
     @property
@@ -209,6 +211,8 @@ class PackedBatches:
         """A hash of all examples and of how they are batched."""
         said = self.segments
         digest = hashlib.sha256(repr((said.prefix, self._examples, len(self.rows), self._seed)).encode())
+        if self._tokens_per_patch != 1:
+            digest.update(f"tokens a patch: {self._tokens_per_patch}".encode())
         digest.update(
             repr([(place, patches) for place, patches in enumerate(said.shown) if patches]).encode()
         )
@@ -262,7 +266,8 @@ class PackedBatches:
     def _head(self, row: Row) -> int:
         if self.segments.pictures[row[0]] < 0:
             return 0
-        return len(self.segments.prefix) + (len(self.segments.shown[row[0]]) or self.features.shape[1])
+        patches = len(self.segments.shown[row[0]]) or self.features.shape[1]
+        return len(self.segments.prefix) + patches * self._tokens_per_patch
 
     def collated(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Rows as tensors, padded on the right.

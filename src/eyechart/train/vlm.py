@@ -2,14 +2,14 @@
 
 The architecture is LLaVA 1.5's (arXiv 2310.03744): the patches of the vision tower's last layer but one, a two-layer
 projector, the language model. The tower stays frozen, so what the projector reads is computed once for each picture.
+What trains it trains a mixture of features as well (`train.mixture`): several encoders, an adapter or two.
 """
 
-import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,12 @@ from transformers import (
 )
 
 from eyechart.core.devices import seeded
-from eyechart.core.files import write_json
 from eyechart.models.attention import Cut, cutting
+from eyechart.models.mixtures.modeling import MixtureForConditionalGeneration
 from eyechart.models.vlms.towers import resolve_towers
+from eyechart.train.cached import Features, cached
 from eyechart.train.loop import Report
-from eyechart.train.packs import NO_TARGET, Features
+from eyechart.train.packs import NO_TARGET
 from eyechart.train.prompts import CHAT_TEMPLATE, IMAGE, chat_tokenizer
 from eyechart.train.tokens import load_tokenizer
 from eyechart.train.weights import weights_sha256
@@ -46,6 +47,9 @@ FLATTEST = 1e-3
 
 Stage = Literal["projector", "whole"]
 """What is trained: the projector alone, or the projector and the language model. Never the vision tower."""
+
+Joined: TypeAlias = LlavaForConditionalGeneration | MixtureForConditionalGeneration
+"""What is trained here: transformers' LLaVA, or a mixture of features."""
 
 _PROCESSOR: Callable[..., LlavaProcessor] = LlavaProcessor
 _IMAGES: Callable[..., Any] = AutoImageProcessor.from_pretrained
@@ -95,20 +99,46 @@ def join_towers(
     return model, processor
 
 
-def train_only(model: LlavaForConditionalGeneration, stage: Stage) -> None:
-    """Freeze what a stage does not train; the vision tower always."""
+def train_only(model: Joined, stage: Stage) -> None:
+    """Freeze what a stage does not train; the vision towers always."""
     model.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(True)
+    for adapter in _adapters(model).values():
+        adapter.requires_grad_(True)
     if stage == "whole":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
 
 
+def _adapters(model: Joined) -> Mapping[str, nn.Module]:
+    if isinstance(model, MixtureForConditionalGeneration):
+        found: dict[str, nn.Module] = model.model.adapters
+        return found
+    return {"multi_modal_projector": model.model.multi_modal_projector}
+
+
+def _read(model: Joined, rows: Float[Tensor, "patch dim"]) -> dict[str, Float[Tensor, "_ _"]]:
+    """What each adapter reads of patches' features, those of several encoders side by side in `rows`."""
+    if not isinstance(model, MixtureForConditionalGeneration):
+        return {"multi_modal_projector": rows}
+    towers: Mapping[str, Any] = model.model.encoders
+    widths = [int(tower.config.hidden_size) for tower in towers.values()]
+    parts = dict(zip(towers, torch.split(rows[None], widths, dim=-1), strict=True))
+    return {name: read[0] for name, read in model.model.mixed(parts).items()}
+
+
+def _seen(model: Joined, rows: Float[Tensor, "patch dim"]) -> Float[Tensor, "token hidden"]:
+    """The tokens that stand for patches."""
+    read = _read(model, rows)
+    if isinstance(model, MixtureForConditionalGeneration):
+        tokens: Tensor = model.model.tokens({name: part[None] for name, part in read.items()})
+        return tokens[0]
+    found: Tensor = model.model.multi_modal_projector(read["multi_modal_projector"])
+    return found
+
+
 @torch.no_grad()
-def start_projector(
-    model: LlavaForConditionalGeneration, features: Float[ndarray, "image patch dim"], *, seed: int = 0
-) -> None:
-    """Draw the projector anew, so that it starts from features that are all of one size and gives what words give.
+def start_projector(model: Joined, features: Float[ndarray, "image patch dim"], *, seed: int = 0) -> None:
+    """Draw the adapters anew, so that each starts from features that are all of one size and gives what words give.
 
     What a tower's inner layer holds lies mostly in a few directions, far from zero, and is many times larger than the
     embeddings that a language model is used to. The first layer begins with the features whitened (mean 0, covariance 1;
@@ -116,52 +146,62 @@ def start_projector(
     mean 0 and of the size of the language model's embeddings.
 
     Args:
-        features: what the projector reads of some images.
+        features: what the adapters read of some images; of several encoders side by side.
         seed: of the weights that are drawn.
     """
-    projector: Any = model.model.multi_modal_projector
-    first, second = projector.linear_1, projector.linear_2
-    rows = torch.from_numpy(np.asarray(features, np.float32)).flatten(0, 1).to(first.weight.device)
+    words: Any = model.get_input_embeddings()
+    rows = torch.from_numpy(np.asarray(features, np.float32)).flatten(0, 1).to(words.weight.device)
+    adapters = _adapters(model)
+    for place, (name, read) in enumerate(_read(model, rows).items()):
+        _start(adapters[name], read, words.weight.std(), torch.Generator().manual_seed(seed + 1000 * place))
+
+
+def _start(
+    adapter: Any, rows: Float[Tensor, "patch dim"], size_of_words: Tensor, generator: torch.Generator
+) -> None:
+    first, second = adapter.linear_1, adapter.linear_2
     mean = rows.mean(0)
     sizes, turned = torch.linalg.eigh(torch.cov((rows - mean).T))
     scaled = sizes.clamp_min(FLATTEST * sizes.max()).rsqrt()
     whiten = turned @ torch.diag(scaled) @ turned.T
-    generator = torch.Generator().manual_seed(seed)
     for layer in (first, second):
         drawn = torch.randn(layer.weight.shape, generator=generator) * layer.in_features**-0.5
         layer.weight.copy_(drawn)
         layer.bias.zero_()
     first.weight.copy_(first.weight @ whiten)
     first.bias.copy_(-first.weight @ mean)
-    given = projector(rows)
-    words: Any = model.get_input_embeddings()
-    size = words.weight.std() / given.std(0).mean()
+    given = adapter(rows[None])[0]
+    size = size_of_words / given.std(0).mean()
     second.weight.mul_(size)
     second.bias.copy_(-size * given.mean(0))
 
 
-def tower_sha256(model: LlavaForConditionalGeneration) -> str:
-    """The hash of the vision tower, which training must leave as it was."""
+def tower_sha256(model: Joined) -> str:
+    """The hash of the vision tower, or of all towers of a mixture, which training must leave as they were."""
+    if isinstance(model, MixtureForConditionalGeneration):
+        return weights_sha256(nn.ModuleDict(model.model.encoders))
     return weights_sha256(model.model.vision_tower)
 
 
 class Taught(nn.Module):
-    """The parts of a LLaVA that training may change, the same tensors under names of their own: what `fit` is given.
+    """The parts of a VLM that training may change, the same tensors under names of their own: what `fit` is given.
 
     transformers 5 stores a LLaVA under other names than it has in memory, and its Trainer, on resuming, passes over
     what it does not find; a LLaVA given to it would begin anew. The vision tower is not among the parts.
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+    def __init__(self, model: Joined) -> None:
         super().__init__()
-        self.projector = model.model.multi_modal_projector
+        self.projector, *more = _adapters(model).values()
+        if more:
+            (self.second_projector,) = more
         self.language = model.model.language_model
         if model.lm_head.weight is not model.get_input_embeddings().weight:
             self.head = model.lm_head
         self._whole = (model,)
 
     @property
-    def whole(self) -> LlavaForConditionalGeneration:
+    def whole(self) -> Joined:
         """The model the parts belong to."""
         return self._whole[0]
 
@@ -185,7 +225,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     ids = batch["input_ids"]
     embedded = inner.get_input_embeddings()(ids)
     if len(batch["features"]):
-        seen = inner.multi_modal_projector(batch["features"].to(embedded.dtype))
+        seen = _seen(cast("Joined", model), batch["features"].to(embedded.dtype))
         embedded = embedded.masked_scatter((ids == inner.config.image_token_id)[:, :, None], seen)
     mask = torch.zeros(batch["mask"].shape, dtype=embedded.dtype, device=ids.device)
     states = inner.language_model(
@@ -244,10 +284,10 @@ def cached_features(
     batch: int = 128,
     report: Report | None = None,
 ) -> Features:
-    """The features of all images as a memory map on disk, computed where they are not there yet.
+    """What the projector reads of all images, as `train.cached.cached` keeps it.
 
     Args:
-        folder: holds `features.npy` and `features.json`, which says whose features they are and how many are done.
+        folder: where it is kept.
         source: what identifies the images, such as the hash of their set.
         alone: every patch goes through the tower without reading any other token: features without context.
         report: called with "features", images done, images in all.
@@ -258,27 +298,14 @@ def cached_features(
         "layer": model.config.vision_feature_layer,
         "images": source,
         "processor": processor.image_processor.to_dict(),
-        "shape": [len(images), model.config.image_seq_length, tower.hidden_size],
-        "dtype": dtype,
         **({"alone": True} if alone else {}),
     }
-    identity = json.loads(json.dumps(identity, default=str))
-    folder.mkdir(parents=True, exist_ok=True)
-    record, path = folder / "features.json", folder / "features.npy"
-    there = json.loads(record.read_text()) if record.exists() and path.exists() else {}
-    done = there.get("done", 0) if there.get("identity") == identity else 0
-    mapped = np.lib.format.open_memmap(
-        path, mode="r+" if done else "w+", dtype=dtype, shape=tuple(identity["shape"])
-    )
-    while done < len(images):
-        part = images[done : done + batch]
+
+    def see(part: UInt8[ndarray, "some side side 3"]) -> Float[Tensor, "some patch dim"]:
         with _alone(model, len(part)) if alone else nullcontext():
-            mapped[done : done + len(part)] = fed_features(model, processor, part).numpy()
-        done += len(part)
-        if done == len(images) or done % (16 * batch) == 0:
-            mapped.flush()
-            write_json(record, {"identity": identity, "done": done})
-        if report is not None:
-            report("features", done, len(images))
-    found: Features = np.load(path, mmap_mode="r")
-    return found
+            return fed_features(model, processor, part)
+
+    shape = (model.config.image_seq_length, tower.hidden_size)
+    return cached(
+        see, images, folder, shape=shape, identity=identity, dtype=dtype, batch=batch, report=report
+    )

@@ -135,13 +135,20 @@ class MixtureModel(MixturePreTrainedModel):  # type: ignore[no-untyped-call]
             features: of each encoder that is run, as `encoded` gives them.
             grids: rows and columns of each; None takes them for squares.
         """
-        config = self.config
         places = grids or {name: square(rows.shape[1]) for name, rows in features.items()}
-        wanted = config.cells or places[FIRST if FIRST in features else SECOND]
-        ready = {}
-        for name, rows in features.items():
-            moved = resampled(rows, places[name], wanted, config.resample)
-            ready[name] = self.standardisers[name](moved) if config.standardise == "per_channel" else moved
+        wanted = self.config.cells or places[FIRST if FIRST in features else SECOND]
+        return self.mixed(
+            {
+                name: resampled(rows, places[name], wanted, self.config.resample)
+                for name, rows in features.items()
+            }
+        )
+
+    def mixed(self, features: Mapping[str, AnyFeatures]) -> dict[str, AnyFeatures]:
+        """What each adapter reads of features that stand on one grid, whole or the same patches of each; see `fed`."""
+        config, ready = self.config, dict(features)
+        if config.standardise == "per_channel":
+            ready = {name: self.standardisers[name](rows) for name, rows in features.items()}
         if config.mixture == "interleaved":
             return dict(zip(self.adapters, (ready[FIRST], ready[SECOND]), strict=True))
         if len(ready) == 1:
@@ -152,12 +159,16 @@ class MixtureModel(MixturePreTrainedModel):  # type: ignore[no-untyped-call]
             mixed = concatenated(ready[FIRST], ready[SECOND])
         return {"multi_modal_projector": mixed}
 
+    def tokens(self, read: Mapping[str, AnyFeatures]) -> Float[Tensor, "image token hidden"]:
+        """The tokens that stand for each image, of what each adapter reads."""
+        tokens = [self.adapters[name](rows) for name, rows in read.items()]
+        return tokens[0] if len(tokens) == 1 else interleaved(*tokens)
+
     def projected(
         self, features: Mapping[str, AnyFeatures], grids: Mapping[str, Grid] | None = None
     ) -> Float[Tensor, "image token hidden"]:
         """The tokens that stand for each image; arguments as for `fed`."""
-        tokens = [self.adapters[name](rows) for name, rows in self.fed(features, grids).items()]
-        return tokens[0] if len(tokens) == 1 else interleaved(*tokens)
+        return self.tokens(self.fed(features, grids))
 
     def get_image_features(
         self,

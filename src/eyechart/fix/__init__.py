@@ -1,0 +1,1 @@
+"""What mixtures and distilled models are taught with and compared by: formats of answers, presence of objects."""
