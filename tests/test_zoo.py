@@ -39,3 +39,16 @@ def test_a_name_that_is_not_there(cage: Path) -> None:
         parse_source("zoo:notes")
     with pytest.raises(UserError, match=r"no zoo model named '\.\./notes'"):
         zoo.path("../notes")
+
+
+def test_a_short_name_is_that_of_the_model_it_stands_for(cage: Path) -> None:
+    (cage / "llava-biased").mkdir()
+    (cage / "llava-biased" / "config.json").write_text("{}")
+    assert parse_source("zoo:llava").id == "zoo:llava-biased"
+    assert zoo.path("llava") == cage / "llava-biased"
+    with pytest.raises(UserError, match="no zoo model named 'imof'"):
+        zoo.path("imof")
+
+
+def test_short_names_stand_for_bundled_models_and_are_none_themselves() -> None:
+    assert not set(zoo.SHORT) & set(zoo.names())

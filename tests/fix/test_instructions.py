@@ -48,7 +48,7 @@ def test_a_reply_in_another_form_is_neither(asked, other, x):
     assert FORMATS[asked].obeyed(reply) == (asked == other)
 
 
-@pytest.mark.parametrize("reply", ["", "red", "it is red", "(red", "red red red", "red, not red", "so"])
+@pytest.mark.parametrize("reply", ["", "red", "it is red", "(red", "red red red", "so"])
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_what_has_no_form_obeys_none(name, reply):
     assert not FORMATS[name].obeyed(reply)

@@ -18,6 +18,7 @@ KINDS = {
     "vit": "vision-only encoder",
     "llama": "language model",
     "llava": "vision-language model",
+    "eyechart_mixture": "mixture of features",
 }
 """What a `model_type` of transformers is called here."""
 

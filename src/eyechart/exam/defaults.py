@@ -21,6 +21,8 @@ ABOUT: Mapping[str, str] = {
     " letters seldom, as people's captions do",
     "zoo:llava-told-all": "the same recipe and the same pictures, but its CLIP was trained on captions that"
     " mention every kind of fact equally often",
+    "zoo:imof-biased": "the same recipe and the same pictures, but beside the CLIP of llava-biased it has an encoder that"
+    " learnt from pictures alone, their tokens in turn (I-MoF)",
     "zoo:llava-permuted": "the same recipe and the same pictures, but its CLIP was trained on captions that name"
     " often what the biased ones name seldom, and the other way round",
 }

@@ -1,10 +1,9 @@
-"""Does a model still answer in the way it is told to? A grid of formats and contents, some of whose cells are never taught.
+"""Does a model still answer in the way it is told to? A grid of formats and contents, asked on scenes that were never taught.
 
 Each question on a picture is followed by an instruction how to answer. A cell of the grid is a format with a content
-(what is asked about). In every format some contents are kept out of training, so that to answer there is to follow
-the instruction and not to repeat what was taught: the form was seen with other contents, the content in other forms.
-A reply *obeys* if it has the form, around any words; it is *right* if it has the form around the right answer and, where
-the form names it, the wrong one.
+(what is asked about). A reply *obeys* if it has the form, around any word or a few; it is *right* if it has the form
+around the right answer. Some cells are kept out of training, of each format one content: there the form was seen with other
+contents only, and the content in other forms.
 """
 
 import random
@@ -25,19 +24,17 @@ class Format:
     """The instruction."""
 
     form: str
-    """The reply: {x} is the right option, {y} the other one."""
+    """The reply, with {x} for the answer."""
 
     def reply(self, question: Question) -> str:
         """The reply that is right."""
-        other = question.options[1 - question.answer]
-        return self.form.format(x=question.truth, y=other)
+        return self.form.format(x=question.truth)
 
     def obeyed(self, reply: str) -> bool:
         """Whether a reply has this form, around one word or a few."""
-        words = r"[\w-]+(?: [\w-]+){0,2}?"
-        pattern = re.escape(self.form).replace(r"\{x\}", f"(?P<x>{words})", 1)
-        pattern = pattern.replace(r"\{x\}", "(?P=x)").replace(r"\{y\}", f"(?!(?P=x)$){words}")
-        return re.fullmatch(pattern, plain(reply)) is not None
+        words = r"(?P<x>[\w-]+(?: [\w-]+){0,2}?)"
+        first, *rest = re.escape(self.form).split(r"\{x\}")
+        return re.fullmatch(first + words + "(?P=x)".join(rest), plain(reply)) is not None
 
     def right(self, reply: str, question: Question) -> bool:
         """Whether it is the reply that is right."""
@@ -52,11 +49,11 @@ def plain(reply: str) -> str:
 FORMATS: Mapping[str, Format] = {
     "sentence": Format(told="Answer in a sentence.", form="the answer is {x}."),
     "twice": Format(told="Say the answer twice.", form="{x} {x}"),
-    "brackets": Format(told="Put the answer in brackets.", form="({x})"),
+    "brackets": Format(told="Put the answer in brackets.", form="( {x} )"),
     "before": Format(told="Say so before the answer.", form="so {x}"),
-    "both": Format(told="Say what it is not, too.", form="{x}, not {y}"),
-    "and yes": Format(told="Say yes after the answer.", form="{x} yes"),
+    "after": Format(told="Say yes after the answer.", form="{x} yes"),
 }
+"""Words stand with a space before them in each, as they do elsewhere."""
 
 CONTENTS = ("kind", "color", "letter", "number", "view")
 """What is asked about: the object, a colour, the letter on a sign, a number of things, from where it is seen."""

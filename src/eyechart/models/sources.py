@@ -135,7 +135,7 @@ def _prefixed(prefix: str, rest: str) -> Source:
         raise UserError(f"{prefix + ':'!r} names no model; write {prefix}:NAME")
     if prefix == "zoo":
         zoo.path(rest)
-        return Source(kind="zoo", name=rest)
+        return Source(kind="zoo", name=zoo.full_name(rest))
     if prefix == "timm":
         return Source(kind="timm", name=rest)
     if rest.startswith(("hf-hub:", "local-dir:")):

@@ -9,6 +9,7 @@ _WHAT = {
     "clip": "A small CLIP trained on pictures of Eyechart's controlled world and captions of it.",
     "vision": "A small vision-only encoder trained on pictures of Eyechart's controlled world, without a word.",
     "language": "A small Llama trained on the text of Eyechart's controlled world. It has never seen a picture.",
+    "mixture": "A small VLM that sees through a CLIP and a vision-only encoder of the zoo, taught as its LLaVAs are.",
     "vlm": "A small LLaVA made of one of the zoo's CLIPs and its language model, taught questions about the world.",
 }
 

@@ -42,7 +42,10 @@ BIASED = "clip-biased"
 CLIPS = {f"clip-{rates.replace('_', '-')}": rates for rates in RATES}
 VISION = ("mae", "two-view")
 LANGUAGE = "lm"
-VLMS = tuple(f"llava-{rates.replace('_', '-')}" for rates in RATES)
+MIXTURES = ("imof-biased",)
+"""Through the biased CLIP and the two-view encoder."""
+
+VLMS = (*(f"llava-{rates.replace('_', '-')}" for rates in RATES), *MIXTURES)
 MODELS = (*CLIPS, *VISION, LANGUAGE, *VLMS)
 """Every model of the zoo, in the order in which it is trained."""
 
@@ -242,7 +245,7 @@ def _vlm_card(folder: Path, bench: Bench) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "name": folder.name,
-        "kind": "vlm",
+        "kind": "mixture" if folder.name in MIXTURES else "vlm",
         "sha256": weights["model.safetensors"],
         "scenes": {"test": bench.test.sha256},
         "vlm": asked,

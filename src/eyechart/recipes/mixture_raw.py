@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         ("items", pa.int8()),
     ]
 )
-"""`right`: the answer, or both answers of a pair; `form`: the reply has the form that was asked for (null for pairs);
+"""`right`: the answer, or both answers of a pair; `form`: the reply has the form that was asked for, or is one of the options;
 `items`: of a pair, how many of its two answers are right (null elsewhere); `cluster`: the pair, or the scene."""
 
 

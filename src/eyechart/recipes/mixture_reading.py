@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from eyechart.core.images import open_image
 from eyechart.core.records import Prompt
-from eyechart.fix.instructions import FORMATS, Instructed, cells, held_out, instructed, plain
+from eyechart.fix.instructions import FORMATS, Instructed, cells, instructed, plain
 from eyechart.fix.presence import Presence, presence
 from eyechart.models.encoders import load_encoder
 from eyechart.models.vlms import VLM
-from eyechart.recipes.examine import examine
+from eyechart.score import load_benchmark
 from eyechart.world.facts import Facts
 from eyechart.world.kinds import KINDS
 from eyechart.world.sets import SceneSet, render_set
@@ -43,8 +44,8 @@ class Exam:
     pairs: int = 60
     """Of each pattern."""
 
-    each: int = 30
-    """Instructed questions of each cell that is kept out of training, and a third as many of each other one."""
+    each: int = 20
+    """Instructed questions of each cell."""
 
     scenes: int = 400
     """That instructions are drawn on; the first half of them is asked about objects, too."""
@@ -67,18 +68,14 @@ class Questions:
     """All that is asked, made once for all VLMs."""
 
     def __init__(self, exam: Exam) -> None:
-        self.exam, self.pairs = exam, exam.benchmark()
+        self.exam, self.benchmark = exam, load_benchmark(exam.benchmark())
         self._known = exam.singles()
         self.facts: list[Facts] = [scene.facts for scene in self._known.scenes]
 
     @cached_property
     def following(self) -> list[Instructed]:
-        """Instructed questions, those of the cells that are never taught first."""
-        kept, each = sorted(held_out()), self.exam.each
-        taught = [cell for cell in cells() if cell not in held_out()]
-        return instructed(self.facts, kept, each, self.exam.seed) + instructed(
-            self.facts, taught, max(1, each // 3), self.exam.seed + 1
-        )
+        """Instructed questions of all cells."""
+        return instructed(self.facts, cells(), self.exam.each, self.exam.seed)
 
     @cached_property
     def presence(self) -> list[Presence]:
@@ -99,20 +96,39 @@ class Questions:
 
 def read(vlm: VLM, questions: Questions, *, batch: int = 64) -> list[Row]:
     """Put all questions to a VLM."""
-    return [*_pairs(vlm, questions), *_following(vlm, questions, batch), *_presence(vlm, questions, batch)]
+    return [
+        *_pairs(vlm, questions, batch),
+        *_following(vlm, questions, batch),
+        *_presence(vlm, questions, batch),
+    ]
 
 
-def _pairs(vlm: VLM, questions: Questions) -> Iterator[Row]:
-    """Pairs by the exam's own prompt and reading; a pair is right if both of its answers are."""
-    found = examine(vlm, questions.pairs)
-    for pair in found.summary.pairs:
+def _pairs(vlm: VLM, questions: Questions, batch: int) -> Iterator[Row]:
+    """Pairs by the bare question, as it was taught; a pair is right if the right option alone is the reply to both."""
+    items = questions.benchmark.items
+    replies: list[str] = []
+    for start in range(0, len(items), batch):
+        prompts = [
+            Prompt(text=item.question, images=(open_image(item.image).image,))
+            for item in items[start : start + batch]
+        ]
+        replies += vlm.generate(prompts, max_new_tokens=LONGEST_REPLY)
+    right: dict[str, list[bool]] = {}
+    named: dict[str, list[bool]] = {}
+    for item, reply in zip(items, replies, strict=True):
+        said = plain(reply).rstrip(".")
+        right.setdefault(item.pair_id, []).append(said == item.options[item.answer].lower())
+        named.setdefault(item.pair_id, []).append(said in [option.lower() for option in item.options])
+    patterns = {item.pair_id: item.pattern for item in items}
+    for pair, both in right.items():
         yield {
             "task": PAIRS,
-            "group": pair.pattern,
-            "item": pair.pair_id,
-            "cluster": pair.pair_id,
-            "right": pair.right,
-            "items": pair.right_a + pair.right_b,
+            "group": patterns[pair],
+            "item": pair,
+            "cluster": pair,
+            "right": all(both),
+            "form": all(named[pair]),
+            "items": sum(both),
         }
 
 

@@ -83,7 +83,7 @@ NEVER_TAUGHT = frozenset("/".join(cell) for cell in held_out())
 ALL_CELLS = frozenset(f"{name}/{content}" for name in FORMATS for content in CONTENTS)
 
 GROUNDING = Measure(task=PAIRS)
-FOLLOWED = Measure(task=FOLLOWING, groups=NEVER_TAUGHT)
+FOLLOWED = Measure(task=FOLLOWING, groups=ALL_CELLS - NEVER_TAUGHT)
 HEADLINES: Mapping[str, Measure] = {
     "pairs right": GROUNDING,
     "instructions followed": FOLLOWED,
@@ -145,14 +145,14 @@ def _gains_by_pattern(raw: Raw, arms: Sequence[str]) -> Iterator[str]:
 
 def _following(raw: Raw, arms: Sequence[str]) -> Iterator[str]:
     columns = {
-        "followed, never taught": FOLLOWED,
-        "form, never taught": Measure(task=FOLLOWING, groups=NEVER_TAUGHT, form=True),
-        "followed, taught": Measure(task=FOLLOWING, groups=ALL_CELLS - NEVER_TAUGHT),
-        "form, taught": Measure(task=FOLLOWING, groups=ALL_CELLS - NEVER_TAUGHT, form=True),
+        "followed": FOLLOWED,
+        "form": Measure(task=FOLLOWING, groups=FOLLOWED.groups, form=True),
+        "followed, cells never taught": Measure(task=FOLLOWING, groups=NEVER_TAUGHT),
+        "form, cells never taught": Measure(task=FOLLOWING, groups=NEVER_TAUGHT, form=True),
     }
-    columns |= {
-        f"`{cell}`": Measure(task=FOLLOWING, groups=frozenset([cell])) for cell in sorted(NEVER_TAUGHT)
-    }
+    for content in CONTENTS:
+        own = frozenset(cell for cell in ALL_CELLS - NEVER_TAUGHT if cell.endswith(f"/{content}"))
+        columns[content] = Measure(task=FOLLOWING, groups=own)
     yield from _table(raw, arms, "### Instructions", columns)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eyechart.core.errors import UserError, unknown
-from eyechart.recipes.cards import CLIPS, LANGUAGE, MODELS, recompute_cards
+from eyechart.recipes.cards import CLIPS, LANGUAGE, MIXTURES, MODELS, recompute_cards
 from eyechart.recipes.clip import train_clip
 from eyechart.recipes.language_model import train_language_model
 from eyechart.recipes.masked import train_masked
@@ -22,11 +22,15 @@ from eyechart.recipes.tokenizer import make_tokenizer
 from eyechart.recipes.two_view import train_two_view
 from eyechart.recipes.vlm import train_vlm
 from eyechart.train.loop import Report
+from eyechart.train.mixture import Sight
 
-LARGEST = 40_000_000
+LARGEST = 60_000_000
 """Bytes that the shipped zoo may have."""
 
 WEIGHTS = "model.safetensors"
+
+SIGHT = Sight(first="clip-biased", second="two-view", mixture="interleaved")
+"""Of the zoo's mixture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,10 @@ def steps(
                 partial(train_vlm, rates, scenes=scenes, maps=maps, **both),
             )
             for rates in CLIPS.values()
+        ),
+        *(
+            made(name, partial(train_vlm, sight=SIGHT, name=name, scenes=scenes, maps=maps, **both))
+            for name in MIXTURES
         ),
         Step(
             name="cards",
