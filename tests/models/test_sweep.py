@@ -576,7 +576,13 @@ def test_paths_end_where_they_would_alone_and_share_all_they_can(paths, batch):
             states * 31 + torch.tensor([[ways[place].steps[layer] * 7 + layer] for place in places])
         ) % 1_000_003
 
-    stack = Stack(enter=enter, step=step, keep=lambda depth, state: state.clone() if depth % 2 == 0 else None)
+    def keep(depth: int, state: Tensor, place: int) -> Tensor | None:
+        assert folded(ways[place].root, ways[place].steps)[depth] == int(
+            state
+        )  # the path does run through it
+        return state.clone() if depth % 2 == 0 else None
+
+    stack = Stack(enter=enter, step=step, keep=keep)
     ends = dict(itertools.chain.from_iterable(walk(ways, stack, batch=batch)))
     assert sorted(ends) == list(range(len(ways)))
     for place, way in enumerate(ways):

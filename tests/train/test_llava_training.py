@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -177,10 +178,15 @@ def test_a_step_of_two_times_four_is_one_of_one_times_eight(folder, tmp_path):
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 5e-5
 
 
+LAUNCH = [
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    str(TESTS / "fsdp_on_cpu.py"),
+]
+
+
 def launched(file: Path, **environ: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
-        [*command, str(TESTS / "fsdp_on_cpu.py"), str(file)],
+        [*LAUNCH, str(file)],
         check=True,
         timeout=600,
         env=environment(**environ),
@@ -220,6 +226,30 @@ def test_two_processes_train_as_one_does(folder, one_process, tmp_path, environ)
     one, two = weights(one_process), weights(tmp_path)
     assert one.keys() == two.keys()
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["whole", "lora"])
+def test_sharded_training_that_was_killed_ends_as_one_that_was_not(folder, tmp_path, lora):
+    """SIGKILL to all processes once a checkpoint of stage 2 is whole; the same command then ends with the same weights."""
+    stage = SPLIT | {"gradient_accumulation_steps": 1}
+    more = {"stage1": stage, "stage2": stage | {"max_steps": 12, "save_steps": 3, "lora": lora}}
+    whole, broken = (recipe(folder, tmp_path / name, **more) for name in ("whole", "broken"))
+    launched(whole, **FSDP)
+    process = psutil.Popen([*LAUNCH, str(broken)], env=environment(**FSDP), stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "broken" / "stage2").glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    for one in [process, *process.children(recursive=True)]:  # each worker has a session of its own
+        one.kill()
+    psutil.wait_procs([process], timeout=60)
+    assert not (tmp_path / "broken" / "model").exists()
+    launched(broken, **FSDP)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert one.keys() == other.keys()
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-6
+    began = load_file(folder / "llava" / "model.safetensors")
+    assert any("language_model" in name and not torch.equal(one[name], began[name]) for name in one)
 
 
 @pytest.mark.slow

@@ -212,10 +212,12 @@ def _stream(
 
 
 def _read(condition: Condition, found: Found, wanted: Wanted, towers: Towers) -> Read:
-    states = _ordered(found.layers, wanted.layers)
     vision = _ordered(tuple(_tiles(one) for one in found.vision), wanted.vision_layers)
+    states = found.layers
     if states is None:
         states = torch.empty(0, len(wanted.positions), towers.width)
+    elif (rising := sorted(set(wanted.layers))) != list(wanted.layers):
+        states = states[[rising.index(layer) for layer in wanted.layers]]
     return Read(
         condition=condition,
         number=found.place,

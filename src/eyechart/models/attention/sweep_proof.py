@@ -166,7 +166,9 @@ class _Proof:
             batches = Replay(setting, self.conditions, self._wanted(tokens)).run(batch)
             for found in chain.from_iterable(batches):
                 wanted = expected[found.place]
-                pairs = list(zip(found.layers, (one[:tokens] for one in wanted.layers), strict=True))
+                assert found.layers is not None
+                assert wanted.layers is not None
+                pairs = list(zip(found.layers, wanted.layers[:, :tokens], strict=True))
                 pairs += zip(found.vision, wanted.vision, strict=True)
                 largest = max(largest, *(_difference(a, b) for a, b in pairs))
         except torch.OutOfMemoryError:

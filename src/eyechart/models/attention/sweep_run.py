@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from eyechart.models.attention.cuts import Condition
@@ -46,8 +47,8 @@ class Found:
     """What was read under one condition: by layer, without repetition, in rising order."""
 
     place: int
-    layers: tuple[Tensor, ...]
-    """Position x dim each."""
+    layers: Float[Tensor, "layer position dim"] | None
+    """None where none was asked for."""
 
     vision: tuple[Tensor, ...]
     """Row x token x dim each, or packed, token x dim."""
@@ -124,31 +125,71 @@ class Replay:
         variants = _Variants(self, min(batch, self.setting.vision_rows or batch))
         if not self.wanted.language:
             for place in sorted(range(len(self.variant)), key=self.variant.__getitem__):
-                yield [self._found(place, variants, None)]
+                yield [self._found(place, variants, None, None)]
                 variants.let_go(self.variant[place])
             return
         cutter = RowCutter(self.setting.model.towers, self.chains["language"], self.plans["language"])
-        stack = Stack(enter=variants.merged, step=cutter.step, keep=self._keep)
+        readings = _Readings(self.wanted, self.chains["language"].root)
+        stack = Stack(enter=variants.merged, step=cutter.step, keep=readings.keep)
         for some in walk(self.language_paths, stack, batch=batch):
-            yield [self._found(place, variants, node) for place, node in some]
-            variants.let_go(self.variant[some[-1][0]])
+            states, last = readings.finished(some), some[-1][0]
+            found = [self._found(place, variants, node, states.pop(place, None)) for place, node in some]
+            some.clear()  # so that a reading goes when the one it is handed to lets it go
+            yield found
+            variants.let_go(self.variant[last])
 
-    def _keep(self, depth: int, state: Tensor) -> Tensor | None:
-        if depth not in self.wanted.layers:
-            return None
-        return state[0, torch.tensor(self.wanted.positions, dtype=torch.long, device=state.device)]
-
-    def _found(self, place: int, variants: "_Variants", node: Node | None) -> Found:
+    def _found(self, place: int, variants: "_Variants", node: Node | None, states: Tensor | None) -> Found:
         setting = self.setting
         logits = None
         if node is not None and self.wanted.logits:
             logits = setting.model.logits(setting.inputs, self.chains["vision"], node.state)
         return Found(
             place=place,
-            layers=() if node is None else node.kept,
+            layers=states,
             vision=variants.read(self.variant[place]),
             logits=logits,
         )
+
+
+class _Readings:
+    """Where the states of each condition are gathered: they are written once, into what is handed over.
+
+    A state that several paths run through is written for one of them, and copied to the others when their batch is done.
+    """
+
+    def __init__(self, wanted: Wanted, like: Tensor) -> None:
+        self.like, self.layers = like, sorted(set(wanted.layers))
+        self.rows = {depth: row for row, depth in enumerate(self.layers)}
+        self.positions = torch.tensor(wanted.positions, dtype=torch.long, device=like.device)
+        self.open: dict[int, list[Tensor]] = {}
+        """By place, a view of each layer."""
+
+        self.whole: dict[int, Tensor] = {}
+
+    def keep(self, depth: int, state: Tensor, place: int) -> Tensor | None:
+        """Write what is read of a state, for one of the paths that run through it."""
+        if depth not in self.rows:
+            return None
+        row = self._of(place)[self.rows[depth]]
+        return torch.index_select(state[0], 0, self.positions, out=row)
+
+    def _of(self, place: int) -> list[Tensor]:
+        if place not in self.open:
+            shape = len(self.layers), len(self.positions), self.like.shape[-1]
+            self.whole[place] = torch.empty(shape, dtype=self.like.dtype, device=self.like.device)
+            self.open[place] = list(self.whole[place])
+        return self.open[place]
+
+    def finished(self, batch: Sequence[tuple[int, Node]]) -> dict[int, Tensor]:
+        """By place, all that is read of the language tower; no two share memory."""
+        if not self.layers:
+            return {}
+        for place, node in batch:
+            for row, kept in zip(self._of(place), node.kept, strict=True):
+                if row is not kept:
+                    row.copy_(kept)
+        found, self.whole, self.open = self.whole, {}, {}
+        return found
 
 
 class _Variants:
@@ -165,7 +206,7 @@ class _Variants:
             step=lambda layer, states, places: cutter.step(
                 layer, states, [replay.leader[one] for one in places]
             ),
-            keep=lambda depth, state: state.clone() if depth in self.depths else None,
+            keep=lambda depth, state, place: state.clone() if depth in self.depths else None,
         )
         self.batches = walk(replay.vision_paths, stack, batch=batch)
         self.ready: dict[int, dict[int, Tensor]] = {}

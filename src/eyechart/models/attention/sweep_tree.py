@@ -33,7 +33,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Node:
-    """A state between two blocks, and what was kept of those on the way there."""
+    """A state between two blocks, and what was kept of those on the way there: for this path, or for one that shares the way."""
 
     state: Tensor
     kept: tuple[Tensor, ...]
@@ -47,8 +47,9 @@ class Stack:
     step: Callable[[int, Tensor, Sequence[int]], Tensor]
     """Layer, states with a row each, and for each row the place of a path that runs through it."""
 
-    keep: Callable[[int, Tensor], Tensor | None]
-    """Depth and one state; None where nothing is kept there. The result shares no memory with the state."""
+    keep: Callable[[int, Tensor, int], Tensor | None]
+    """Depth, one state, and the place of a path that runs through it; None where nothing is kept there. The result shares no
+    memory with the state."""
 
 
 def shared(first: Path, second: Path) -> int:
@@ -72,7 +73,7 @@ def walk(paths: Sequence[Path], stack: Stack, *, batch: int) -> Iterator[list[tu
         batch: rows that a block is given at most.
 
     Yields:
-        The place of a path among `paths`, and its end.
+        The place of a path among `paths`, and its end; nothing else holds on to these.
     """
     places: dict[Path, list[int]] = {}
     for place, path in enumerate(paths):
@@ -81,8 +82,13 @@ def walk(paths: Sequence[Path], stack: Stack, *, batch: int) -> Iterator[list[tu
     batches = [order[first : first + batch] for first in range(0, len(order), batch)]
     store = _Store(batches)
     for some in batches:
-        ends = _run(some, store, stack, [places[path][0] for path in some])
-        yield [(place, ends[path.upto(len(path.steps))]) for path in some for place in places[path]]
+        yield _ends(some, places, _run(some, store, stack, [places[path][0] for path in some]))
+
+
+def _ends(
+    some: Sequence[Path], places: dict[Path, list[int]], nodes: dict[Prefix, Node]
+) -> list[tuple[int, Node]]:
+    return [(place, nodes[path.upto(len(path.steps))]) for path in some for place in places[path]]
 
 
 class _Store:
@@ -96,9 +102,14 @@ class _Store:
         self.nodes: dict[Prefix, Node] = {}
 
     def offer(self, prefix: Prefix, node: Node) -> None:
-        """Keep a copy of a state if a later batch starts there."""
+        """Keep a copy of a state, and of what was kept on the way there, if a later batch starts there.
+
+        What this batch keeps is handed over before then, to someone who may write on it.
+        """
         if self.wanted[prefix] and prefix not in self.nodes:
-            self.nodes[prefix] = Node(state=node.state.clone(), kept=node.kept)
+            own = {id(one) for other in self.nodes.values() for one in other.kept}
+            kept = tuple(one if id(one) in own else one.clone() for one in node.kept)
+            self.nodes[prefix] = Node(state=node.state.clone(), kept=kept)
 
     def take(self, path: Path) -> Node | None:
         """The state that a path starts from, where an earlier batch had one."""
@@ -115,7 +126,7 @@ class _Store:
 def _run(some: Sequence[Path], store: _Store, stack: Stack, places: Sequence[int]) -> dict[Prefix, Node]:
     """The ends of one batch."""
     starts = {path: max(store.depths.get(path, 0), 0) for path in some}
-    nodes = _begun(some, starts, store, stack)
+    nodes = _begun(some, places, starts, store, stack)
     rows: _Rows | None = None
     for layer in range(min(starts.values()), len(some[0].steps)):
         running = {
@@ -127,22 +138,25 @@ def _run(some: Sequence[Path], store: _Store, stack: Stack, places: Sequence[int
         states = stack.step(layer, _gathered(parents, nodes, rows), list(running.values()))
         rows = _Rows(prefixes=tuple(running), states=states)
         for prefix, parent, state in zip(running, parents, states, strict=True):
-            nodes[prefix] = Node(state=state, kept=_kept(stack, layer + 1, state, nodes[parent].kept))
+            before = nodes[parent].kept
+            nodes[prefix] = Node(state=state, kept=_kept(stack, layer + 1, state, running[prefix], before))
             store.offer(prefix, nodes[prefix])
         _forget(nodes, layer + 1, starts)
     return nodes
 
 
-def _begun(some: Sequence[Path], starts: dict[Path, int], store: _Store, stack: Stack) -> dict[Prefix, Node]:
+def _begun(
+    some: Sequence[Path], places: Sequence[int], starts: dict[Path, int], store: _Store, stack: Stack
+) -> dict[Prefix, Node]:
     """The states from which the paths of a batch go on: of an earlier batch, or of their roots."""
     nodes: dict[Prefix, Node] = {}
-    for path in some:
+    for path, place in zip(some, places, strict=True):
         node, prefix = store.take(path), path.upto(starts[path])
         if node is not None:
             nodes[prefix] = node
         elif prefix not in nodes:
             state = stack.enter(path.root)
-            nodes[prefix] = Node(state=state, kept=_kept(stack, 0, state, ()))
+            nodes[prefix] = Node(state=state, kept=_kept(stack, 0, state, place, ()))
             store.offer(prefix, nodes[prefix])
     return nodes
 
@@ -164,8 +178,10 @@ def _gathered(parents: Sequence[Prefix], nodes: dict[Prefix, Node], rows: _Rows 
     return torch.stack([nodes[parent].state for parent in parents])
 
 
-def _kept(stack: Stack, depth: int, state: Tensor, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    found = stack.keep(depth, state)
+def _kept(
+    stack: Stack, depth: int, state: Tensor, place: int, before: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    found = stack.keep(depth, state, place)
     return before if found is None else (*before, found)
 
 

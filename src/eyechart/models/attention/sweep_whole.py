@@ -45,7 +45,7 @@ def whole_pass(
     chosen = torch.tensor(wanted.positions, dtype=torch.long)
     return Found(
         place=place,
-        layers=tuple(one[chosen.to(one.device)] for one in states),
+        layers=torch.stack([one[chosen.to(one.device)] for one in states]) if states else None,
         vision=tuple(_one(seen["vision"][layer]) for layer in sorted(set(wanted.vision_layers))),
         logits=out.logits[0, -1] if wanted.logits else None,
     )
