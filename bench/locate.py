@@ -1,16 +1,18 @@
 """Knockout sweeps: seconds and peak memory, beside the bound of layer passes, plain hooks and nnsight.
 
-Run: python bench/locate.py [ROUNDS] [PARTS] [BATCH] [THREADS]; then `python bench/locate.py memory`.
+Run: python bench/locate.py [ROUNDS] [PARTS] [BATCH] [THREADS]; then `python bench/locate.py memory`. A BATCH of 0 is the
+sweep's own choice.
 The model is a LLaVA with random weights, 24 vision and 32 language layers and the real one's 576 image tokens, narrow enough for
 a CPU (`SHAPE`). One picture; for each part (a rectangle of patches): cut off from the rest in the vision tower (all layers, and
 shares of them), in the language tower (all layers, and windows of nine), and in both; and the intact model once. Read are the
 states of all language layers at all image positions.
 
-The bound is what the layers alone would take: layer passes that no order of work avoids (`layer_passes`), times the time of one, measured on
-single blocks without any cut, in batches as large as the sweep's. Contenders take turns in every round and must give the same states to
-1e-4 of a layer's spread: `plain` is what a script does, one whole pass for each condition with masks put in by hooks, without the unembedding;
-`nnsight` does the same through its traces, broken off after the last layer, where it is installed. With one thread times are
-also given in CPU seconds, which other processes do not stretch.
+The bound is what the layers alone would take: layer passes that no order of work avoids (`layer_passes`), times the time
+of one for one row, measured in every round on single blocks without any cut, in the batch that is quickest (`ROWS`).
+Contenders take turns in every round and must give the same states to 1e-4 of a layer's spread: `plain` is what a script
+does, one whole pass for each condition with masks put in by hooks, without the unembedding; `nnsight` does the same
+through its traces, broken off after the last layer, where it is installed. With one thread times are also given in CPU
+seconds, which other processes stretch much less: read these on a machine that is not quiet.
 """
 
 import importlib.util
@@ -44,6 +46,9 @@ SHAPE = {
 SIDE, PATCH, GRID, WINDOW, STEP = 336, 14, 24, 9, 6
 CLOSE = 1e-4
 """Of the spread of a layer's states."""
+
+ROWS = 1, 4, 8
+"""Sizes of batches that the bound is tried with."""
 
 States = list[Tensor]
 """Of each condition: layer x image position x dim."""
@@ -239,25 +244,38 @@ def _traced(wrapped: Any, work: Work, condition: Condition) -> Tensor:
 # ------------------------------------------------------------------------------------------ the bound
 
 
+Clocks = dict[str, Callable[[], float]]
+
+
+def seconds_of_layers(work: Work, clocks: Clocks) -> dict[str, tuple[float, float]]:
+    """By clock, of one vision and one language block, for one row of the quickest batch."""
+    sizes = [seconds_in_batches(work, rows, clocks) for rows in ROWS]
+    return {
+        clock: (min(one[clock][0] for one in sizes), min(one[clock][1] for one in sizes)) for clock in clocks
+    }
+
+
 @torch.no_grad()
-def seconds_of_layers(work: Work, rows: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """Of one vision and one language block, without a cut, for one row of a batch: medians over blocks."""
+def seconds_in_batches(work: Work, rows: int, clocks: Clocks) -> dict[str, list[float]]:
+    """By clock, of one vision and one language block, without a cut, for one row of a batch: medians over blocks."""
     assert work.ways.form is not None
     model = Model(model=work.vlm.model, towers=work.vlm.towers, form=work.ways.form)
     inputs = {
         name: value[:, : max(work.image) + 1] if value.ndim == 2 else value
         for name, value in work.vlm.inputs([work.prompt]).items()
     }
-    found = []
+    found: dict[str, list[float]] = {clock: [] for clock in clocks}
     for chain in model.chains(inputs).values():
         states = torch.randn(rows, *chain.root.shape)
-        took = []
+        took: dict[str, list[float]] = {clock: [] for clock in clocks}
         for layer in range(0, len(chain.blocks), 2):
-            began = clock()
+            began = {clock: read() for clock, read in clocks.items()}
             chain.step(layer, states)
-            took.append(clock() - began)
-        found.append(statistics.median(took) / rows)
-    return found[0], found[1]
+            for clock, read in clocks.items():
+                took[clock].append(read() - began[clock])
+        for clock in clocks:
+            found[clock].append(statistics.median(took[clock]) / rows)
+    return found
 
 
 def told(values: Sequence[float], form: str = ".2f") -> str:
@@ -274,9 +292,11 @@ def speed(rounds: int, parts: int, batch: int, threads: int) -> None:
     used = SHAPE["vision"]["num_hidden_layers"], SHAPE["language"]["num_hidden_layers"]
     many = len(work.conditions)
     print(
-        f"{many} conditions; layer passes: {passes.vision} vision and {passes.language} language, of"
+        f"{many} conditions in batches of {batch or 'the size the sweep chooses'};"
+        f" layer passes: {passes.vision} vision and {passes.language} language, of"
         f" {many * used[0]} and {many * used[1]} in whole passes; set up and proved in"
-        f" {time.perf_counter() - began:.1f} s; {work.ways.note}"
+        f" {time.perf_counter() - began:.1f} s; {work.ways.note}",
+        flush=True,
     )
     contenders: dict[str, Callable[[Work], States]] = {"eyechart": ours, "plain": plain}
     if importlib.util.find_spec("nnsight") is None:
@@ -291,15 +311,13 @@ def _turns(
     work: Work,
     contenders: dict[str, Callable[[Work], States]],
     rounds: int,
-    clocks: dict[str, Callable[[], float]],
+    clocks: Clocks,
     passes: Any,
 ) -> None:
     took: dict[str, dict[str, list[float]]] = {name: {} for name in clocks}
-    rows = work.batch or 8
     for _ in range(rounds):
         found: dict[str, States] = {}
-        for clock, read in clocks.items():
-            vision, language = seconds_of_layers(work, rows, read)
+        for clock, (vision, language) in seconds_of_layers(work, clocks).items():
             bound = passes.vision * vision + passes.language * language
             took[clock].setdefault("bound", []).append(bound)
         for name, contender in contenders.items():
@@ -357,5 +375,5 @@ if __name__ == "__main__":
     elif given[:1] == ["memory"]:
         memory(int(given[1]) if given[1:] else 2)
     else:
-        numbers, defaults = [int(one) for one in given], [3, 2, 8, 1]
+        numbers, defaults = [int(one) for one in given], [3, 2, 0, 1]
         speed(*[*numbers, *defaults[len(numbers) :]])

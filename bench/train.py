@@ -1,22 +1,24 @@
 """Two-stage LLaVA training: samples per second and peak memory, beside transformers' Trainer and the bound of bare steps.
 
-Run: python bench/train.py [ROUNDS] [zoo|long ...]; then `python bench/train.py memory [zoo|long ...]`. One thread, float32.
+Run: python bench/train.py [SHAPE[=STEPS] ...]. One thread, float32, random weights, two shapes (`SHAPES`). `zoo` is the bundled LLaVA:
+vision 6 layers x 128, 96 pixels, 64 image tokens; language 8 layers x 128, 764 tokens. `long` has the 576 image tokens and the layers of
+LLaVA 1.5 at widths that a CPU can bear: vision 24 x 128, 336 pixels; language 32 x 256. Made-up pictures, and a conversation of one question and
+one answer on each.
 
-Shapes (`SHAPES`), both of random weights: `zoo` is the bundled LLaVA (vision 6 layers x 128, 96 pixels, 64 image tokens;
-language 8 layers x 128, 764 tokens), `long` has the real one's 576 image tokens and layers at widths that a CPU can bear
-(vision 24 x 128, 336 pixels; language 32 x 256). Made-up pictures, a conversation of one question and one answer on each.
+Every contender is a process of its own that starts from the same weights and sees the same rows in the same order, with the same optimiser,
+schedule and clipping. `eyechart` is `train_stages` with its features stored. `plain` is `transformers.Trainer` on the whole model: in every step
+its collator opens the pictures and runs the processor, and `requires_grad` says what is trained. `bound` is what a step cannot avoid:
+adapters and language model forward and backward, logits at the labels alone, clipping and optimiser, in a bare loop whose features and ids
+lie ready in memory.
 
-Contenders take turns in every round, from the same weights and on the same rows in the same order, with the same optimiser, schedule
-and clipping. `eyechart` is `train_stages` with its features stored. `plain` is `transformers.Trainer` on the whole model: in every
-step its collator opens the pictures and runs the processor, and `requires_grad` says what is trained. `bound` is what a step
-cannot avoid: adapters and language model forward and backward, logits at the labels alone, clipping and optimiser, in a bare
-loop whose features and token ids lie ready in memory. Timed are the steps but the first and the last, in seconds of this process's
-CPU, which others do not stretch, and of the wall clock. The losses of every step must be equal to `CLOSE`. What is done once is told
-apart: features of every image, and the reading of every row at the start of a run.
+They take turns step by step, so every ratio is of one step on one batch; the first step and the last, for which no Trainer
+loads a further batch, do not count. Seconds are those of a process's CPU, which others stretch less, and of the wall clock. Both collators must
+give the same batch, and the losses of every step must be equal to `CLOSE`. What is done once is told apart: the features of every image, and
+the reading of every row as a run begins. `loaded` is a process that only loads the model.
 """
 
 import json
-import math
+import operator
 import random
 import resource
 import statistics
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +37,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
-    AutoProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     get_scheduler,
 )
 
 from eyechart import zoo
-from eyechart.core.devices import keep_freed_memory
+from eyechart.core.devices import keep_freed_memory, seeded
 from eyechart.models.quiet import quiet
-from eyechart.models.untrained import draw_weights
 from eyechart.models.vlms.feeding import feeding_of
 from eyechart.train.collate import Tokeniser
 from eyechart.train.dataset import Batches, make_ready
@@ -65,18 +64,13 @@ CLOSE = 1e-5
 """Nats by which the losses of a step may differ."""
 
 RATES = {"stage1": 1e-3, "stage2": 2e-5}
-WORDS = (
-    "the red mug",
-    "a small dog",
-    "stands",
-    "lies",
-    "left of",
-    "behind",
-    "the box",
-    "an open door",
-    "is empty",
-)
+WORDS = "the red mug,a small dog,stands,lies,left of,behind,the box,an open door,is empty".split(",")
 NO_LABEL = -100
+ARMS = ("bound", "eyechart", "plain")
+CLOCKS = {"CPU": time.process_time, "wall": time.perf_counter}
+
+Done = Callable[[], None]
+"""Called after each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +87,8 @@ class Shape:
 
 
 SHAPES = {
-    "zoo": Shape(side=(96, 96), batch=16, steps=14, words=3),
-    "long": Shape(side=(640, 480), batch=2, steps=5, words=12),
+    "zoo": Shape(side=(96, 96), batch=16, steps=42, words=3),
+    "long": Shape(side=(640, 480), batch=2, steps=9, words=12),
 }
 
 
@@ -104,6 +98,9 @@ class Work:
 
     folder: Path
     """With `model`, `rows.json`, its pictures and, once filled, `features`."""
+
+    name: str
+    """Of the shape."""
 
     stage: str
     plan: StagePlan
@@ -115,32 +112,21 @@ class Work:
         return self.plan.settings(self.rows, processes=1, bf16=False, seed=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
-    """What came of a run: the clocks after each step, and each step's loss."""
-
-    marks: list[dict[str, float]]
-    losses: list[float]
-
-    def seconds(self, clock: str) -> float:
-        """Of the steps but the first, which warms up, and the last, for which the Trainer loads no further batch."""
-        return self.marks[-2][clock] - self.marks[0][clock]
-
-
 def now() -> dict[str, float]:
     """Both clocks."""
-    return {"CPU": time.process_time(), "wall": time.perf_counter()}
+    return {name: read() for name, read in CLOCKS.items()}
 
 
 # ------------------------------------------------------------------------------------------ what is trained
 
 
-def make_set(folder: Path, name: str) -> None:
+def make_set(folder: Path, name: str, steps: int) -> None:
     """A model of random weights, and pictures of coloured squares with a conversation on each."""
     if name == "zoo":
         where = zoo.path("llava")
-        model: Any = draw_weights(LlavaForConditionalGeneration(LlavaConfig.from_pretrained(where)), seed=0)
-        processor = AutoProcessor.from_pretrained(where)
+        with seeded(0):
+            model: Any = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(where))
+        processor = LlavaProcessor.from_pretrained(where)
     else:
         made = made_vlm()
         model, processor = made.model, made.processor
@@ -148,7 +134,7 @@ def make_set(folder: Path, name: str) -> None:
         model.save_pretrained(folder / "model")
         processor.save_pretrained(folder / "model")
     shape, drawn, rows = SHAPES[name], random.Random(0), []
-    for number in range(shape.batch * shape.steps):
+    for number in range(shape.batch * steps):
         colours = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
         picture = Image.fromarray(colours).resize(shape.side, Image.Resampling.BICUBIC)
         picture.save(folder / f"{number}.jpg", quality=90)
@@ -159,26 +145,26 @@ def make_set(folder: Path, name: str) -> None:
     (folder / "rows.json").write_text(json.dumps(rows))
 
 
-def work_of(folder: Path, name: str, stage: str) -> Work:
+def work_of(folder: Path, name: str, stage: str, steps: int) -> Work:
     """One stage on a set."""
     shape = SHAPES[name]
     plan = StagePlan(
         data=(DataPlan(file=str(folder / "rows.json")),),
         per_device_train_batch_size=shape.batch,
-        max_steps=shape.steps,
+        max_steps=steps,
         learning_rate=RATES[stage],
         bf16=False,
         logging_steps=1,
         save_steps=10**6,
     )
-    return Work(folder=folder, stage=stage, plan=plan, rows=shape.batch * shape.steps)
+    return Work(folder=folder, name=name, stage=stage, plan=plan, rows=shape.batch * steps)
 
 
 def loaded(work: Work) -> tuple[Any, Any]:
     """Model and processor, with that frozen that the stage does not train."""
     with quiet():
         model = LlavaForConditionalGeneration.from_pretrained(work.folder / "model")
-        processor = AutoProcessor.from_pretrained(work.folder / "model")
+        processor = LlavaProcessor.from_pretrained(work.folder / "model")
     model.requires_grad_(False)
     inner = model.model
     taught = [inner.multi_modal_projector]
@@ -211,13 +197,12 @@ def prepared(work: Work) -> tuple[list[dict[str, Any]], dict[str, float]]:
 # ------------------------------------------------------------------------------------------ contenders
 
 
-def eyechart(work: Work) -> Ran:
+def eyechart(work: Work, done: Done) -> list[float]:
     """`train_stages`, one stage of it."""
-    marks: list[dict[str, float]] = []
 
-    def report(part: str, done: int, total: int) -> None:
-        if part == "train" and done:
-            marks.append(now())
+    def report(part: str, number: int, total: int) -> None:
+        if part == "train" and number:
+            done()
 
     def resolve(part: DataPlan) -> tuple[Path, None]:
         return Path(part.file), None
@@ -232,7 +217,7 @@ def eyechart(work: Work) -> Ran:
         )
         train_stages(plan, resolve, report=report)
         lines = (Path(out) / work.stage / "loss.jsonl").read_text().splitlines()
-    return Ran(marks=marks, losses=[json.loads(line)["loss"] for line in lines])
+    return [json.loads(line)["loss"] for line in lines]
 
 
 class Collator:
@@ -266,22 +251,18 @@ class Collator:
         return str(self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-class Marks(TrainerCallback):
-    """The clocks after each step, and its loss."""
+class Watch(TrainerCallback):
+    """Tells when a step is done, and keeps its loss."""
 
-    def __init__(self) -> None:
-        self.marks: list[dict[str, float]] = []
+    def __init__(self, done: Done) -> None:
+        self._done = done
         self.losses: list[float] = []
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """A step is done."""
-        self.marks.append(now())
+        self._done()
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
         """Its loss is known."""
         if "loss" in kwargs["logs"]:
             self.losses.append(kwargs["logs"]["loss"])
@@ -294,49 +275,38 @@ def in_order(work: Work) -> list[dict[str, Any]]:
     return [rows[place] for step in range(work.plan.max_steps) for place in order.at(step)[1]]
 
 
-def plain(work: Work) -> Ran:
+def plain(work: Work, done: Done) -> list[float]:
     """The Trainer on the whole model."""
     model, processor = loaded(work)
     given = {name: value for name, value in asdict(work.settings).items() if name != "muon_rate"}
-    seen = Marks()
+    seen = Watch(done)
     with tempfile.TemporaryDirectory() as out, quiet():
         arguments = TrainingArguments(
-            output_dir=out,
-            **given,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=True,
-            train_sampling_strategy="sequential",
-        )
+            output_dir=out, **given, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+            remove_unused_columns=False, train_sampling_strategy="sequential",
+        )  # fmt: skip
         trainer = Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=in_order(work),  # type: ignore[arg-type]
+            model=model, args=arguments, train_dataset=in_order(work), callbacks=[seen],
             data_collator=Collator(work.folder, processor),
-            callbacks=[seen],
-        )
+        )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return Ran(marks=seen.marks, losses=seen.losses)
+    return seen.losses
 
 
-def bare(work: Work, batches: Sequence[dict[str, Any]]) -> Ran:
+def bare(work: Work, done: Done) -> list[float]:
     """The bound: nothing but the parts, on features and ids in memory."""
+    keep_freed_memory()  # as the training room does
+    batches, _ = prepared(work)
     model, _ = loaded(work)
     settings = work.settings
     taught = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        taught,
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        weight_decay=0.0,
-        fused=True,
-    )
+        taught, lr=settings.learning_rate, betas=(settings.adam_beta1, settings.adam_beta2), eps=settings.adam_epsilon,
+        weight_decay=settings.weight_decay, fused=True,
+    )  # fmt: skip
     schedule = get_scheduler(settings.lr_scheduler_type, optimiser, settings.warmup_steps, settings.max_steps)
-    marks, losses = [], []
+    losses = []
     for batch in batches:
         loss = _loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -345,8 +315,8 @@ def bare(work: Work, batches: Sequence[dict[str, Any]]) -> Ran:
         schedule.step()
         optimiser.zero_grad()
         losses.append(float(loss.detach()))
-        marks.append(now())
-    return Ran(marks=marks, losses=losses)
+        done()
+    return losses
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> Tensor:
@@ -361,73 +331,140 @@ def _loss(model: Any, batch: dict[str, Any]) -> Tensor:
     return functional.cross_entropy(model.lm_head(states[spoken]), targets[spoken])
 
 
-# ------------------------------------------------------------------------------------------ speed
+# ------------------------------------------------------------------------------------------ a contender's process
 
 
-def told(values: Sequence[float], form: str = ".2f") -> str:
-    """Least, median and most."""
-    return " to ".join(format(value, form) for value in (min(values), statistics.median(values), max(values)))
+class Turns:
+    """A process's side of the turns: after each step it tells the seconds that took and waits until it may go on."""
+
+    def __init__(self) -> None:
+        self._began = now()
+
+    def done(self) -> None:
+        """A step is done."""
+        took = {clock: at - self._began[clock] for clock, at in now().items()}
+        print(json.dumps(took), flush=True)
+        if not sys.stdin.readline():
+            raise SystemExit("whoever gave the turns is gone")
+        self._began = now()
 
 
-def speed(rounds: int, names: Sequence[str]) -> None:
-    """Every contender in turn, for each shape and stage, and what came out."""
-    keep_freed_memory()  # as the training room does; the others profit too
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            make_set(Path(folder), name)
-            batches, once = prepared(work_of(Path(folder), name, "stage1"))
-            check_batch(work_of(Path(folder), name, "stage1"), batches[0])
-            _, length = batches[0]["input_ids"].shape
-            shape = SHAPES[name]
-            print(
-                f"{name}: {shape.batch} rows of at most {length} tokens a step, {shape.steps - 2} steps timed of {shape.steps},"
-                f" {rounds} rounds; done once for each row: {1e3 * once['features']:.1f} ms of CPU for the features of its"
-                f" image, and in every run {1e3 * once['reading']:.1f} ms of reading"
-            )
-            for stage in RATES:
-                _turns(work_of(Path(folder), name, stage), batches, rounds, once)
+def child(arm: str, work: Work) -> None:
+    """Do an arm's part; the last line says what it gave and the peak in MB."""
+    done, told = Turns().done, dict[str, Any]()
+    if arm == "features":
+        told["once"] = prepared(work)[1]
+    elif arm == "loaded":
+        loaded(work)
+    else:
+        told["losses"] = {"bound": bare, "eyechart": eyechart, "plain": plain}[arm](work, done)
+    told["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(told), flush=True)
 
 
-def check_batch(work: Work, ours: dict[str, Any]) -> None:
-    """The plain collator and Eyechart's make the same ids and labels."""
+class Contender:
+    """The parent's side."""
+
+    def __init__(self, arm: str, work: Work) -> None:
+        command = [sys.executable, __file__, "child", arm, str(work.folder), work.name, work.stage]
+        command.append(str(work.plan.max_steps))
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def told(self) -> dict[str, Any]:
+        """What it says next."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        raise SystemExit(f"{self._process.args!r} ended with {self._process.wait()} and said no more")
+
+    def go_on(self) -> dict[str, Any]:
+        """Let it go on, and wait for what it says next."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self.told()
+
+    def end(self) -> dict[str, Any]:
+        """Let it go on to its end; its last line."""
+        found = self.go_on()
+        self._process.wait()
+        return found
+
+
+# ------------------------------------------------------------------------------------------ what came out
+
+
+def compare(name: str, steps: int) -> None:
+    """All contenders on one shape, both stages."""
+    with tempfile.TemporaryDirectory() as made:
+        folder, batch = Path(made), SHAPES[name].batch
+        make_set(folder, name, steps)
+        first = work_of(folder, name, "stage1", steps)
+        made_once = Contender("features", first).told()
+        once = {part: 1e3 * seconds for part, seconds in made_once["once"].items()}
+        alone = Contender("loaded", first).told()["peak"]
+        print(f"{name}: {batch} rows of at most {longest(first)} tokens a step; {steps - 2} steps timed")
+        print(
+            f"  once for each image {once['features']:.1f} ms of CPU for its features (peak {made_once['peak']:.0f} MB);"
+            f" in every run {once['reading']:.1f} ms for each row; loaded: {alone:.0f} MB"
+        )
+        for stage in RATES:
+            _turns(work_of(folder, name, stage, steps), once["features"])
+
+
+def longest(work: Work) -> int:
+    """Tokens of the longest row; both collators must agree on the first batch."""
+    batches, _ = prepared(work)
     collator = Collator(work.folder, loaded(work)[1])
     theirs = collator(in_order(work)[: work.plan.per_device_train_batch_size])
     for name in ("input_ids", "attention_mask", "labels"):
-        if not torch.equal(ours[name], theirs[name]):
+        if not torch.equal(batches[0][name], theirs[name]):
             raise SystemExit(f"the two collators differ in {name}")
+    return max(int(batch["input_ids"].shape[1]) for batch in batches)
 
 
-def _turns(work: Work, batches: Sequence[dict[str, Any]], rounds: int, once: dict[str, float]) -> None:
-    contenders: dict[str, Callable[[], Ran]] = {
-        "bound": lambda: bare(work, batches),
-        "eyechart": lambda: eyechart(work),
-        "plain": lambda: plain(work),
-    }
-    found: dict[str, list[Ran]] = {name: [] for name in contenders}
-    apart = 0.0
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            found[name].append(contender())
-        apart = max(apart, same({name: runs[-1].losses for name, runs in found.items()}))
-    last = found["plain"][-1].losses[-1]
-    print(f"  {work.stage}: losses of {len(batches)} steps at most {apart:.1g} apart, the last {last:.4f}")
-    rows = work.plan.per_device_train_batch_size * (len(batches) - 2)
-    for clock in ("CPU", "wall"):
-        rates = {name: [rows / ran.seconds(clock) for ran in runs] for name, runs in found.items()}
-        share, gain = (
-            [mine / other for mine, other in zip(rates["eyechart"], rates[name], strict=True)]
-            for name in ("bound", "plain")
+def _turns(work: Work, features: float) -> None:
+    """Step by step in turn, each time another first; then rates, ratios and peaks."""
+    contenders = {}
+    for arm in ARMS:
+        contenders[arm] = Contender(arm, work)
+        contenders[arm].told()
+    took: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
+    for step in range(1, work.plan.max_steps):
+        for arm in (*ARMS[step % len(ARMS) :], *ARMS[: step % len(ARMS)]):
+            took[arm].append(contenders[arm].go_on())
+    ends = {arm: contender.end() for arm, contender in contenders.items()}
+    apart, steps = same({arm: end["losses"] for arm, end in ends.items()}), work.plan.max_steps
+    print(
+        f"  {work.stage}: losses of {steps} steps at most {apart:.1g} apart, the last {ends['plain']['losses'][-1]:.5f}"
+    )
+    for clock in CLOCKS:
+        _tell(
+            clock, {arm: [step[clock] for step in found[:-1]] for arm, found in took.items()}, work, features
         )
-        print(
-            f"    {clock}: "
-            + "; ".join(f"{name} {told(values)}" for name, values in rates.items())
-            + " rows/s"
-        )
-        print(f"      eyechart is {told(share)} of the bound, and {told(gain)} times plain")
-        if clock == "CPU":
-            medians = {name: statistics.median(values) for name, values in rates.items()}
-            saved = 1 / medians["plain"] - 1 / medians["eyechart"]
-            print(f"      what features cost is earned after {once['features'] / saved:.1f} epochs")
+    print("    peak: " + ", ".join(f"{arm} {end['peak']:.0f} MB" for arm, end in ends.items()), flush=True)
+
+
+def _tell(clock: str, seconds: dict[str, list[float]], work: Work, features: float) -> None:
+    batch = work.plan.per_device_train_batch_size
+    rates = [f"{arm} {spread([batch / one for one in of])}" for arm, of in seconds.items()]
+    share, gain = (
+        list(map(operator.truediv, seconds[arm], seconds["eyechart"])) for arm in ("bound", "plain")
+    )
+    print(f"    {clock}: {'; '.join(rates)} rows/s")
+    print(f"      eyechart is {spread(share)} of the bound, and {spread(gain)} times plain")
+    if clock == "CPU":
+        saved = statistics.median(map(operator.sub, seconds["plain"], seconds["eyechart"])) / batch
+        after = f"after {features / 1e3 / saved:.1f} epochs" if saved > 0 else "never"
+        print(f"      its features are paid for {after}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Least, median and most."""
+    return " to ".join(f"{value:.2f}" for value in (min(values), statistics.median(values), max(values)))
 
 
 def same(losses: dict[str, list[float]]) -> float:
@@ -436,47 +473,18 @@ def same(losses: dict[str, list[float]]) -> float:
     Raises:
         SystemExit: farther than they may.
     """
-    apart = max(max(step) - min(step) for step in zip(*losses.values(), strict=True))
-    if not apart <= CLOSE or not math.isfinite(apart):
+    apart: float = max(max(step) - min(step) for step in zip(*losses.values(), strict=True))
+    if not apart <= CLOSE:
         raise SystemExit(f"losses are {apart:.2g} apart: {losses}")
     return apart
 
 
-# ------------------------------------------------------------------------------------------ memory
-
-
-def memory(names: Sequence[str]) -> None:
-    """Peak memory of a process for each contender, and of one that only loads the model."""
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            make_set(Path(folder), name)
-            for arm, stage in [("none", "stage1"), ("features", "stage1")] + [
-                (arm, stage) for stage in RATES for arm in ("eyechart", "plain")
-            ]:
-                command = [sys.executable, __file__, "child", arm, folder, name, stage]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                print(f"{name} {stage} {arm:10} {float(done.stdout):.0f} MB at the most", flush=True)
-
-
-def child(arm: str, folder: Path, name: str, stage: str) -> None:
-    """Do an arm's part in four steps and print the peak in MB; `features` fills the store."""
-    work = work_of(folder, name, stage)
-    work = replace(work, plan=replace(work.plan, max_steps=4))
-    if arm == "features":
-        prepared(work)
-    elif arm == "none":
-        loaded(work)
-    else:
-        {"eyechart": eyechart, "plain": plain}[arm](work)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    given = sys.argv[1:]
-    if given[:1] == ["child"]:
-        child(given[1], Path(given[2]), given[3], given[4])
-    elif given[:1] == ["memory"]:
-        memory(given[1:] or list(SHAPES))
+    if sys.argv[1:2] == ["child"]:
+        arm, folder, name, stage, steps = sys.argv[2:]
+        child(arm, work_of(Path(folder), name, stage, int(steps)))
     else:
-        speed(int(given[0]) if given else 5, given[1:] or list(SHAPES))
+        for asked in sys.argv[1:] or list(SHAPES):
+            name, _, steps = asked.partition("=")
+            compare(name, int(steps or SHAPES[name].steps))

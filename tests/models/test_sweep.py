@@ -1,6 +1,7 @@
 """A sweep gives what whole passes give, and runs no block more often than it must."""
 
 import itertools
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from checkpoints import VLMS
 from eyechart.core.errors import NoEdges, UserError
 from eyechart.core.records import Prompt
 from eyechart.models.attention import Condition, Cut, cutting, replay, sweep_proof
+from eyechart.models.attention import sweep as sweep_module
 from eyechart.models.attention.sweep import layer_passes, sweep
 from eyechart.models.attention.sweep_proof import Ways, prove_replay
 from eyechart.models.attention.sweep_tree import Path as Way
@@ -412,6 +414,78 @@ def test_a_batch_is_as_large_as_memory_allows(ready):
     many = [rows(memory=size) for size in (100_000, 300_000, 1_000_000)]
     assert many == sorted(many)
     assert many[0] < many[-1]
+
+
+def test_on_a_cpu_a_batch_holds_so_many_tokens(ready, monkeypatch):
+    one = ready("llava")
+    conditions = [Condition(name=str(at), cuts=(some_cut(one, "language", [0], at),)) for at in range(6)]
+    tokens = max(max(one.vlm.image_positions(PROMPT)) + 1, one.vision_tokens)
+    for asked, wanted in ((tokens - 1, 1), (3 * tokens, 3), (4 * tokens - 1, 3), (6 * tokens, 6)):
+        monkeypatch.setattr(sweep_module, "TOKENS", asked)
+        seen: list[int] = []
+        mlp = one.vlm.towers.language_blocks[-1].mlp
+        handle = mlp.register_forward_hook(lambda m, a, o, seen=seen: seen.append(len(a[0])))
+        list(sweep(one.vlm, PROMPT, conditions, ways=one.ways))
+        handle.remove()
+        assert max(seen) == wanted
+
+
+def test_rows_without_a_cut_run_as_the_model_would_run_them(ready):
+    """A batch with and without cuts in a layer: only those with one are given a mask."""
+    one = ready("llava")
+    conditions = [
+        Condition(name=str(number), cuts=(some_cut(one, "language", [layer], number),) if layer else ())
+        for number, layer in enumerate((0, 1, 2, 1, 0, 2))
+    ]
+    masked: dict[int, list[int]] = {1: [], 2: []}
+    bare: dict[int, list[int]] = {1: [], 2: []}
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: Tensor, *args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        (bare if attn_mask is None else masked)[layer[0]].append(len(query))
+        return real(query, *args, attn_mask=attn_mask, **kwargs)
+
+    layer = [0]
+    handles = [
+        block.register_forward_pre_hook(lambda m, a, n=number: layer.__setitem__(0, n))
+        for number, block in enumerate(one.vlm.towers.language_blocks)
+    ]
+    bare[0], masked[0] = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+        list(sweep(one.vlm, PROMPT, conditions, ways=one.ways, batch=6))
+    for handle in handles:
+        handle.remove()
+    assert (sum(masked[1]), sum(bare[1])) == (2, 1)  # those cut in the third block are still the intact row
+    assert (sum(masked[2]), sum(bare[2])) == (2, 1 + 2)
+    assert masked[0] == []
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_reading_may_be_written_on(ready, batch):
+    """What is handed over belongs to the one who has it: later readings do not stand on its memory."""
+    one = ready("llava")
+    conditions = two_by_two(one)
+    wanted = {
+        read.number: read.states.clone()
+        for read in sweep(one.vlm, PROMPT, conditions, ways=one.ways, batch=batch)
+    }
+    seen = set()
+    for read in sweep(one.vlm, PROMPT, conditions, ways=one.ways, batch=batch):
+        assert torch.equal(read.states, wanted[read.number])
+        read.states.fill_(torch.nan)
+        seen.add(read.number)
+    assert len(seen) == len(conditions)
+
+
+def test_a_reading_is_let_go_with_its_holder(ready):
+    one = ready("llava")
+    held: list[Any] = []
+    for read in sweep(one.vlm, PROMPT, two_by_two(one), ways=one.ways, batch=7):
+        held.append(weakref.ref(read.states))
+        assert sum(one() is not None for one in held) <= 2  # this one, and at most the one before
+    del read
+    assert all(one() is None for one in held)
 
 
 # ------------------------------------------------------------------------------------------ the proof

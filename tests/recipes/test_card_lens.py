@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,6 +153,28 @@ def test_equal_logits_are_the_worst_rank():
 
     scenes, shown = lens_set(2)
     assert {float(one.mask.min()) for one in scene_ranks(Flat(shown), scenes)} == {len(FakeVLM.words)}
+
+
+@pytest.mark.parametrize("order", ["named first", "named second"])
+def test_a_cell_of_two_positions_has_the_better_rank(order):
+    """A mixture that interleaves: one position of each cell names what is there, the other says nothing but `word0`."""
+
+    class Interleaved(FakeVLM):
+        model = SimpleNamespace(config=SimpleNamespace(grid=[4, 4], tokens_per_cell=2))
+
+        def hidden_states(self, prompt, *, positions="image", layers=None):
+            found = super().hidden_states(prompt)
+            mute = torch.zeros_like(found.layers)
+            mute[..., : len(self.words[:4])] = -1.0
+            both = [found.layers, mute] if order == "named first" else [mute, found.layers]
+            return replace(found, layers=torch.stack(both, dim=2).flatten(1, 2), grid=None)
+
+    scenes, shown = lens_set(4)
+    one, two = (scene_ranks(made(shown), scenes, seed=4) for made in (FakeVLM, Interleaved))
+    assert [each.part for each in one] == [each.part for each in two]
+    for single, double in zip(one, two, strict=True):
+        assert np.array_equal(single.mask, double.mask)
+        assert np.array_equal(single.random, double.random)
 
 
 def test_what_the_lens_cannot_read_is_said():

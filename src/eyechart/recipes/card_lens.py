@@ -51,30 +51,42 @@ def scene_ranks(
     for place in range(len(known.scenes)):
         image = Image.fromarray(np.asarray(known.images[place]))
         states = vlm.hidden_states(Prompt(text=DESCRIBE, images=(image,)))
-        if states.grid is None:
-            raise UserError(f"{vlm.id}: its image positions are no single grid, which a card's lens reads")
-        masks = part_masks(np.asarray(known.parts[place]), states.grid)
-        found += _ranked(str(place), states, masks, lens, speller, rng)
+        grid, each = _cells(vlm, states)
+        masks = part_masks(np.asarray(known.parts[place]), grid)
+        found += _ranked(str(place), states, each, masks, lens, speller, rng)
         if report is not None:
             report("scenes under the lens", place + 1, len(known.scenes))
     return tuple(found)
 
 
+def _cells(vlm: VLM, states: HiddenStates) -> tuple[tuple[int, int], int]:
+    """Rows and columns of cells, and how many image positions stand for each: two where a mixture interleaves."""
+    if states.grid is not None:
+        return states.grid, 1
+    config: Any = getattr(getattr(vlm, "model", None), "config", None)
+    each, grid = getattr(config, "tokens_per_cell", 1), getattr(config, "grid", None)
+    if grid is None or states.layers.shape[1] != each * grid[0] * grid[1]:
+        raise UserError(f"{vlm.id}: its image positions are no single grid, which a card's lens reads")
+    return (grid[0], grid[1]), each
+
+
 def _ranked(
     scene: str,
     states: HiddenStates,
+    each: int,
     masks: Mapping[str, Bool[ndarray, "row column"]],
     lens: Lens,
     speller: Speller,
     rng: np.random.Generator,
 ) -> list[PartRanks]:
-    """The parts of one scene for which there is room elsewhere."""
+    """The parts of one scene for which there is room elsewhere; a cell has the best rank of its positions."""
     regions = {part: moved_regions(mask, rng, regions=REGIONS) for part, mask in masks.items()}
     parts = [part for part in masks if regions[part]]
     if not parts:
         return []
     labels = [label_of(part, speller) for part in parts]
     ranks = lens_ranks(states.layers, labels, lens, normed=already_normed(states)).ranks.numpy()
+    ranks = ranks.reshape(len(ranks), -1, each, len(labels)).min(axis=2)
     return [
         _record(scene, part, states.layer_numbers, ranks[:, :, place], masks[part], regions[part])
         for place, part in enumerate(parts)

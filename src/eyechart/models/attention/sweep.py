@@ -35,6 +35,10 @@ MEMORY = 2**30
 MOST = 32
 """Conditions in a batch, at most, when memory is not what bounds them."""
 
+TOKENS = 4096
+"""Tokens in a batch on a CPU, at most, by default: with more a block is no faster there, and sweeps in batches of 9,000 were a
+quarter slower than in batches of 4,700 (`bench/locate.py`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Read:
@@ -81,7 +85,8 @@ def sweep(
         positions: `image`, `all`, or positions in the prompt's sequence, negative ones from its end.
         vision_layers: of the vision tower, likewise.
         logits: whether the logits at the last position are wanted.
-        batch: conditions to run at a time; None for as many as `memory` holds.
+        batch: conditions to run at a time; None for as many as `memory` holds, at most `MOST`, and on a CPU at most
+            `TOKENS` tokens.
         memory: bytes for a batch; None for `MEMORY`.
         ways: what `prove_replay` found for this model; None to find it out on this prompt. Give it when there is more than one prompt.
 
@@ -243,11 +248,13 @@ def _tiles(states: Tensor) -> Tensor:
 
 def _batch(replay: Replay, memory: int | None) -> int:
     """How many conditions fit: what is kept of each, and what a block needs while it runs on it."""
-    device = replay.chains["language"].root.device
+    device, most = replay.chains["language"].root.device, MOST
+    if device.type == "cpu":
+        most = min(MOST, TOKENS // max(chain.tokens for chain in replay.chains.values()))
     if memory is None:
         free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
         memory = max(min(MEMORY, free), 1) if device.type != "cuda" else free
-    return max(1, min(MOST, memory // _bytes(replay)))
+    return max(1, min(most, memory // _bytes(replay)))
 
 
 def _bytes(replay: Replay) -> int:
