@@ -16,7 +16,9 @@ _made = state.AcceleratorState.__init__
 
 def _sharded(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
     _made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-    wanted = fsdp_plugin or self.__dict__.get("fsdp_plugin")  # every state made later takes the type of processes anew
+    wanted = fsdp_plugin or self.__dict__.get(
+        "fsdp_plugin"
+    )  # every state made later takes the type of processes anew
     if wanted is not None and self.distributed_type == DistributedType.MULTI_CPU:
         self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, wanted
 

@@ -132,6 +132,7 @@ def test_tables_and_picture_show_every_arm_that_has_runs(table):
     for arm in ("clip", "imof", "amof-0.5", "amof-0.25"):
         assert f"| `{arm}` |" in said
     assert "| `ssl` |" not in said
+    assert said.count("| `amof-0.25` | 2 | 3") == 1  # seed 2 by itself: 30 % of pairs were planted
     assert results.picture(Raw(table)).axes
 
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eyechart.core.files import write_bytes
-from eyechart.core.stats import Estimate, crossed_mean, sign_flip_test
+from eyechart.core.stats import Estimate, Rate, cluster_rate, crossed_mean, sign_flip_test
 from eyechart.fix.instructions import CONTENTS, FORMATS, held_out
 from eyechart.fix.presence import CATEGORIES
 from eyechart.recipes.mixture_arms import ARMS
@@ -100,6 +100,7 @@ def tables(raw: Raw) -> str:
         _gains_by_pattern(raw, arms),
         _following(raw, arms),
         _presence(raw, arms),
+        _runs(raw),
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -115,6 +116,23 @@ def _headlines(raw: Raw, arms: Sequence[str]) -> Iterator[str]:
             gain = None if arm == BASELINE else measure.gain(raw, arm)
             cells += [_share(measure.mean(raw, arm)), "" if gain is None else str(gain)]
         yield "| " + " | ".join(cells) + " |"
+
+
+def _runs(raw: Raw) -> Iterator[str]:
+    """Each run by itself, its interval over pairs or scenes alone."""
+    yield "### Every run"
+    yield ""
+    yield "| arm | seed | " + " | ".join(HEADLINES) + " |"
+    yield "| --- | --- |" + " --- |" * len(HEADLINES)
+    for arm in ARMS:
+        for seed in raw.seeds(arm.name):
+            found = [measure.of(raw, arm.name, [seed]) for measure in HEADLINES.values()]
+            cells = [_rate(cluster_rate(one.right[0] > 0, one.clusters, seed=0)) for one in found]
+            yield f"| `{arm.name}` | {seed} | " + " | ".join(cells) + " |"
+
+
+def _rate(found: Rate) -> str:
+    return f"{100 * found.value:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}], n={found.n}"
 
 
 def _patterns(raw: Raw, arms: Sequence[str]) -> Iterator[str]:
