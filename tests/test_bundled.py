@@ -36,9 +36,10 @@ LOADERS = {
     "vit": AutoModel,
     "llama": AutoModelForCausalLM,
     "llava": AutoModelForImageTextToText,
+    "eyechart_mixture": AutoModelForImageTextToText,
 }
 CLIPS = [name for name in zoo.names() if name.startswith("clip-")]
-VLMS = [name for name in zoo.names() if name.startswith("llava-")]
+VLMS = [name for name in zoo.names() if name.startswith(("llava-", "imof-"))]
 
 
 @pytest.mark.parametrize("name", zoo.names())
