@@ -36,7 +36,7 @@ class Case:
         generator = torch.Generator().manual_seed(0)
         self.states = torch.randn(layers, patches, width, generator=generator)
         self.norm = nn.RMSNorm(width)
-        self.weight = torch.randn(vocabulary, width, generator=generator) / width**0.5
+        self.weight = torch.randn(vocabulary, width, generator=generator).div_(width**0.5)
         self.tokens = [(place + 1) * vocabulary // (labels + 1) for place in range(labels)]
         self.logits_mb = layers * patches * vocabulary * 4 / 2**20
 
