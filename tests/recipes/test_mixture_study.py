@@ -163,7 +163,7 @@ def world(tmp_path_factory):
 
 
 def small(world, out, raw, *, arms=("clip", "imof"), report=None):
-    exam = Exam(folder=world / "test", pairs=1, each=1, scenes=60)
+    exam = Exam(folder=world / "test", pairs=2, each=1, scenes=60)
     chosen = [replace(arm, seeds=(0, 1)) for arm in ARMS if arm.name in arms]
     return list(
         run(
@@ -198,7 +198,7 @@ def test_a_small_study_runs_is_resumed_and_never_runs_again_what_is_there(world,
     assert small(world, tmp_path / "elsewhere", raw) == []
     assert not (tmp_path / "elsewhere").exists()
     found = Raw(raw)
-    assert found.answers("imof", PAIRS).right.shape == (2, len(PATTERNS))
+    assert found.answers("imof", PAIRS).right.shape == (2, 2 * len(PATTERNS))
     assert found.answers("imof", FOLLOWING).right.shape == (2, len(cells()))
     assert found.answers("imof", PRESENCE).right.shape == (2, 4 * 30)
     assert "| `imof` | 2 |" in results.tables(found)
